@@ -1,0 +1,94 @@
+"""The key/value cache: an arena, a length and a mask.
+
+Slots are allocated once, zeroed. Append writes at `length` and adds; rewind subtracts; nothing
+is concatenated or cropped, and a stale slot is harmless because the mask hides it. Each row has
+its own length, on the device, so rewinding rows by different amounts costs no synchronisation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BUCKET = 64  # attention looks at a multiple of this many slots, so that shapes change rarely
+
+
+class Arena:
+    """Keys and values of every layer for a batch of rows.
+
+    A layer's tensors are [batch, kv_heads, capacity, head_dim] to the model and are made at its
+    first write. `update` and `get_seq_length` are what transformers' models call.
+
+    Args:
+        batch: rows.
+        capacity: slots a row. Nothing may be written beyond; `expect` says so beforehand.
+        device: where lengths and slots live.
+    """
+
+    is_compileable = False  # asked by transformers
+
+    def __init__(self, batch: int, capacity: int, device: torch.device | str = "cpu") -> None:
+        self.batch, self.capacity, self.device = batch, capacity, torch.device(device)
+        self.length = torch.zeros(batch, dtype=torch.long, device=device)  # [batch]
+        self.lengths = [0] * batch  # the host's copy, so that attention can look at fewer slots
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._base = torch.arange(batch, device=device).unsqueeze(1) * capacity  # [batch, 1]
+        self._slots = torch.arange(capacity, device=device)  # [capacity]
+
+    def expect(self, n: int) -> None:
+        """Announce n new tokens a row: fixes their positions and slots until `append`.
+
+        Raises:
+            ValueError: they would not fit.
+        """
+        reach = max(self.lengths) + n
+        if reach > self.capacity:
+            raise ValueError(f"the cache holds {self.capacity} tokens a row, and {reach} are wanted")
+        self.positions = self.length.unsqueeze(1) + self._slots[:n]  # [batch, n]
+        self.write_at = (self._base + self.positions).flatten()  # [batch * n]
+        self.visible = min(self.capacity, -(-reach // BUCKET) * BUCKET)
+
+    def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
+        """Additive attention mask for the announced tokens, [batch, 1, n, visible].
+
+        Token i of a row sees slot j when j is not after it and, with a window, less than
+        `window` slots before it. Additive, since eager attention adds what it is given.
+        """
+        slots, at = self._slots[: self.visible], self.positions.unsqueeze(-1)  # [visible], [batch, n, 1]
+        hidden = slots > at  # [batch, n, visible]
+        if window is not None:
+            hidden |= slots <= at - window
+        lowest = torch.finfo(dtype).min
+        return torch.zeros(hidden.shape, dtype=dtype, device=self.device).masked_fill_(hidden, lowest).unsqueeze(1)
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object) -> tuple[Tensor, Tensor]:
+        """Write new keys and values [batch, kv_heads, n, head_dim]; return all visible ones."""
+        if layer_idx not in self.layers:
+            self.layers[layer_idx] = (self._allocate(keys), self._allocate(values))
+        kept_keys, kept_values = self.layers[layer_idx]  # [batch, capacity, kv_heads, head_dim]
+        for kept, new in ((kept_keys, keys), (kept_values, values)):
+            kept.view(-1, *kept.shape[2:]).index_copy_(0, self.write_at, new.transpose(1, 2).flatten(0, 1))
+        return kept_keys[:, : self.visible].transpose(1, 2), kept_values[:, : self.visible].transpose(1, 2)
+
+    def _allocate(self, like: Tensor) -> Tensor:
+        return like.new_zeros(self.batch, self.capacity, like.shape[1], like.shape[3])
+
+    def append(self, n: int) -> None:
+        """Keep the n tokens that were announced and written."""
+        self.length = self.length + n
+        self.lengths = [length + n for length in self.lengths]
+
+    def rewind(self, tokens: list[int]) -> None:
+        """Forget the last `tokens[row]` tokens of each row."""
+        if any(tokens):
+            self.length = self.length - torch.tensor(tokens, device=self.device)
+            self.lengths = [length - n for length, n in zip(self.lengths, tokens, strict=True)]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """The tokens that the longest row holds (transformers asks)."""
+        return max(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values."""
+        return sum(t.nbytes for pair in self.layers.values() for t in pair)

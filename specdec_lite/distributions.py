@@ -1,0 +1,88 @@
+"""From logits to the distribution that is sampled, and from there to a token.
+
+The same function serves draft and target. A drafted token never travels without its
+distribution: `draw` returns both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .randomness import Randomness
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How logits become a distribution; applied in this order, as transformers does.
+
+    Args:
+        temperature: divides the logits; 0 is greedy (all mass on the largest logit).
+        top_k: keep the k largest, and those that tie with the k-th; 0 keeps all.
+        top_p: keep the smallest set of the most probable tokens that reaches this mass.
+        min_p: drop tokens less probable than this share of the most probable one.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 (greedy) or a positive number, got {self.temperature}")
+        if self.top_k < 0 or self.top_k != int(self.top_k):
+            raise ValueError(f"top_k must be a whole number, 0 to keep every token, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie above 0 and at most at 1, got {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must lie between 0 and 1, got {self.min_p}")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """The distribution that sampling draws from.
+
+    logits [..., vocab] -> probabilities [..., vocab], float64 (float32 on mps, which has no float64).
+    """
+    scores = logits.float() if logits.device.type == "mps" else logits.double()
+    if sampling.greedy:
+        best = scores.argmax(-1, keepdim=True)  # [..., 1]
+        return torch.zeros_like(scores).scatter_(-1, best, 1.0)
+    if sampling.temperature != 1:
+        scores = scores / sampling.temperature
+    if 0 < sampling.top_k < scores.shape[-1]:
+        threshold = scores.topk(sampling.top_k, dim=-1).values[..., -1:]  # [..., 1]
+        scores = scores.masked_fill(scores < threshold, -torch.inf)
+    if sampling.top_p < 1:
+        scores = keep_nucleus(scores, sampling.top_p)
+    probs = scores.softmax(-1)
+    if sampling.min_p > 0:
+        probs = probs * (probs >= sampling.min_p * probs.amax(-1, keepdim=True))
+        probs = probs / probs.sum(-1, keepdim=True)
+    return probs
+
+
+def keep_nucleus(scores: Tensor, top_p: float) -> Tensor:
+    """Nucleus sampling (Holtzman et al. 2020): mask what lies outside the top `top_p` of mass."""
+    ordered, order = scores.sort(dim=-1, stable=True)  # ascending, [..., vocab]
+    outside = ordered.softmax(-1).cumsum(-1) <= 1 - top_p
+    outside[..., -1] = False  # the most probable token always stays
+    return scores.masked_fill(torch.zeros_like(outside).scatter_(-1, order, outside), -torch.inf)
+
+
+def draw(logits: Tensor, sampling: Sampling, randomness: Randomness) -> tuple[Tensor, Tensor]:
+    """Sample a token and keep the distribution it came from.
+
+    logits [batch, vocab] -> (tokens [batch], probs [batch, vocab]).
+    """
+    probs = probabilities(logits, sampling)
+    return randomness.sample(probs), probs

@@ -1,0 +1,150 @@
+"""Who proposes. The loop knows no kinds of drafter: it opens a session and asks it for tokens.
+
+All that speculation needs from a drafter is speed and overlap. A mistake in here can cost
+acceptance; it cannot bias the output, as long as `probs` is what the tokens were drawn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .distributions import Sampling, draw
+from .models import LanguageModel, prefill
+from .randomness import Randomness
+
+Texts = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Proposed tokens and what they were drawn from.
+
+    Rows may propose fewer than k: `count[row]` are real, the rest is padding.
+    """
+
+    tokens: Tensor  # [batch, k]
+    probs: Tensor  # [batch, k, vocab]
+    count: list[int]  # [batch]
+
+
+class DraftSession(Protocol):
+    """A drafter at work on one batch of texts."""
+
+    def room(self, length: int) -> int:
+        """How many tokens may be proposed after a text of this length."""
+
+    def propose(self, texts: Texts, k: int, sampling: Sampling, randomness: Randomness) -> Draft:
+        """Between 0 and k tokens to follow each text."""
+
+
+class Drafter(Protocol):
+    """Makes sessions; holds no state of its own, so one drafter serves many runs."""
+
+    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> DraftSession: ...
+
+
+class ModelDrafter:
+    """Draft with a smaller language model, one token at a time."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+
+    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> ModelDraftSession:
+        return ModelDraftSession(self.model, texts, capacity)
+
+
+class ModelDraftSession:
+    """The draft model's cache. It holds every token of a text but the last, and rewinds to that."""
+
+    def __init__(self, model: LanguageModel, texts: Texts, capacity: int) -> None:
+        self.model = model
+        self.cache = model.new_cache(len(texts), capacity)
+        self.cached = [0] * len(texts)  # tokens of each text that the cache holds
+        if min(self.room(len(text)) for text in texts) > 0:
+            prefill(model, self.cache, texts)
+            self.cached = [len(text) - 1 for text in texts]
+
+    def room(self, length: int) -> int:
+        return 10**9 if self.model.context is None else max(0, self.model.context - length)
+
+    def unfed(self, texts: Texts) -> int:
+        """How many tokens at the end of the texts to feed: 1, or 2 after full acceptance.
+
+        The last drafted token was never fed to the draft. When it is accepted its keys and
+        values are missing, so it is fed now, together with the bonus token.
+        """
+        return max(len(text) - min(held, len(text) - 1) for text, held in zip(texts, self.cached, strict=True))
+
+    def propose(self, texts: Texts, k: int, sampling: Sampling, randomness: Randomness) -> Draft:
+        n = self.unfed(texts)  # rows that lack fewer are fed a token twice, to the same slot
+        rows = list(zip(texts, self.cached, strict=True))
+        self.cache.rewind([max(0, held - (len(text) - n)) for text, held in rows])
+        feed = torch.tensor([list(text[-n:]) for text in texts], device=self.model.device)  # [batch, n]
+        tokens, probs = [], []
+        for _ in range(k):
+            logits = self.model.forward(feed, self.cache, last_only=True)[:, -1]  # [batch, vocab]
+            token, p_draft = draw(logits, sampling, randomness)
+            tokens.append(token)
+            probs.append(p_draft)
+            feed = token.unsqueeze(1)  # [batch, 1]
+        self.cached = [len(text) + k - 1 for text in texts]
+        return Draft(torch.stack(tokens, 1), torch.stack(probs, 1), [k] * len(texts))
+
+
+class PromptLookupDrafter:
+    """Draft with the text itself: what followed the last time its final n tokens occurred.
+
+    No model and no randomness, so `p_draft` is one-hot; strong where text repeats (code edits,
+    summaries). Saxena 2023, https://github.com/apoorvumang/prompt-lookup-decoding.
+
+    Args:
+        longest: length of the match tried first.
+        shortest: length of the last match tried before giving up; then nothing is proposed.
+    """
+
+    def __init__(self, longest: int = 3, shortest: int = 1) -> None:
+        if not 1 <= shortest <= longest:
+            raise ValueError(f"needs 1 <= shortest <= longest, got shortest={shortest}, longest={longest}")
+        self.longest, self.shortest = longest, shortest
+
+    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> PromptLookupSession:
+        return PromptLookupSession(self, vocab_size, device)
+
+    def continuation(self, text: Sequence[int], k: int) -> list[int]:
+        """Up to k tokens that followed the latest earlier occurrence of the text's ending."""
+        text = list(text)
+        for n in range(min(self.longest, len(text) - 1), self.shortest - 1, -1):
+            ending = text[-n:]
+            for start in range(len(text) - n - 1, -1, -1):
+                if text[start : start + n] == ending:
+                    return text[start + n : start + n + k]
+        return []
+
+
+class PromptLookupSession:
+    """Nothing to remember: the texts hold it all."""
+
+    def __init__(self, drafter: PromptLookupDrafter, vocab_size: int, device: torch.device) -> None:
+        self.drafter, self.vocab_size, self.device = drafter, vocab_size, device
+
+    def room(self, length: int) -> int:
+        return 10**9
+
+    def propose(self, texts: Texts, k: int, sampling: Sampling, randomness: Randomness) -> Draft:
+        found = [self.drafter.continuation(text, k) for text in texts]
+        return certain(found, self.vocab_size, self.device)
+
+
+def certain(rows: list[list[int]], vocab_size: int, device: torch.device) -> Draft:
+    """A draft in which every token had probability one (rows of different lengths, or none)."""
+    width = max(len(row) for row in rows)
+    padded = [row + [0] * (width - len(row)) for row in rows]
+    tokens = torch.tensor(padded, dtype=torch.long, device=device).view(len(rows), width)
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    probs = torch.zeros(len(rows), width, vocab_size, dtype=dtype, device=device)
+    return Draft(tokens, probs.scatter_(-1, tokens.unsqueeze(-1), 1.0), [len(row) for row in rows])

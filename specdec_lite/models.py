@@ -1,0 +1,142 @@
+"""A language model as the decoding loop sees it: tokens and a cache in, logits out.
+
+`TransformersModel` wraps any decoder-only model of transformers whose state is a key/value cache.
+`TableModel` is small enough to enumerate, and sees only what the arena shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .cache import Arena
+
+if TYPE_CHECKING:  # importing transformers takes longer than importing torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class LanguageModel(Protocol):
+    """What the loop needs from a model."""
+
+    vocab_size: int
+    context: int | None  # longest text in tokens, None without a limit
+    device: torch.device
+    tokenizer: Any  # None when text is not wanted
+    end_tokens: tuple[int, ...]  # the model's own end-of-sequence ids
+
+    def new_cache(self, batch: int, capacity: int) -> Arena: ...
+
+    def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
+        """tokens [batch, n], appended to `cache` -> logits [batch, n, vocab] (n = 1 with `last_only`)."""
+
+
+def prefill(model: LanguageModel, cache: Arena, texts: Sequence[Sequence[int]]) -> None:
+    """Fill `cache` with all but the last token of each text, in one forward.
+
+    The last token stays out: the next round feeds it, so a round always begins with one token
+    whose logits are not known yet. Shorter rows are padded on the right; the padding is forgotten.
+    """
+    longest = max(len(text) for text in texts) - 1
+    if longest == 0:
+        return
+    rows = [list(text[:-1]) + [0] * (longest + 1 - len(text)) for text in texts]
+    model.forward(torch.tensor(rows, device=model.device), cache, last_only=True)
+    cache.rewind([longest + 1 - len(text) for text in texts])
+
+
+class TransformersModel:
+    """A transformers causal language model behind the arena. Nothing of the module is written.
+
+    Args:
+        module: the model, in evaluation mode.
+        tokenizer: turns prompts into ids and back; None to work with ids alone.
+    """
+
+    def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        config = module.config.get_text_config()
+        self.module, self.tokenizer = module, tokenizer
+        self.vocab_size: int = config.vocab_size
+        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.device, self.dtype = module.device, module.dtype
+        self.end_tokens = _end_tokens(module)
+        self.layers: int = config.num_hidden_layers
+        window = getattr(config, "sliding_window", None)
+        kinds = set(getattr(config, "layer_types", None) or [_only_kind(window)])
+        self._windows = {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}
+
+    @property
+    def parameters(self) -> int:
+        """How many weights, tied ones counted once."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def new_cache(self, batch: int, capacity: int) -> Arena:
+        return Arena(batch, capacity, self.device)
+
+    def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
+        n = tokens.shape[1]
+        cache.expect(n)
+        masks = {kind: cache.mask(self.dtype, window) for kind, window in self._windows.items()}
+        positions = cache.positions  # [batch, n]
+        if self.context is not None:  # padding may lie beyond the last position there is
+            positions = positions.clamp_max(self.context - 1)
+        out = self.module(
+            input_ids=tokens,
+            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1 if last_only else 0,
+        )
+        cache.append(n)
+        return out.logits  # [batch, n, vocab]
+
+
+def _only_kind(window: int | None) -> str:
+    return "full_attention" if window is None else "sliding_attention"
+
+
+def _end_tokens(module: PreTrainedModel) -> tuple[int, ...]:
+    for config in (getattr(module, "generation_config", None), module.config):
+        ids = getattr(config, "eos_token_id", None)
+        if ids is not None:
+            return (ids,) if isinstance(ids, int) else tuple(ids)
+    return ()
+
+
+class TableModel:
+    """Logits read off a table: the sum, over what the mask shows, of a row for each (slot, token).
+
+    The tokens themselves are what it keeps in the arena, so a slot that is stale, missing or
+    misplaced changes its distribution. Small enough to enumerate every text.
+
+    Args:
+        vocab_size: tokens 0 to vocab_size - 1.
+        context: longest text.
+        seed: of the table.
+        sharpness: spread of a slot's contribution to the logits; 0 makes everything uniform.
+    """
+
+    def __init__(self, vocab_size: int, context: int = 16, seed: int = 0, sharpness: float = 1.0) -> None:
+        self.vocab_size, self.context, self.device = vocab_size, context, torch.device("cpu")
+        self.tokenizer, self.end_tokens = None, ()
+        generator = torch.Generator().manual_seed(seed)
+        table = torch.randn(context, vocab_size, vocab_size, generator=generator, dtype=torch.float64)
+        self.table = sharpness * table  # [slot, token there, next token]
+
+    def new_cache(self, batch: int, capacity: int) -> Arena:
+        return Arena(batch, capacity)
+
+    def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
+        n = tokens.shape[1]
+        cache.expect(n)
+        held = tokens[:, None, :, None].double()  # [batch, one head, n, one feature]
+        seen, _ = cache.update(held, held, 0)  # [batch, 1, visible, 1]
+        seen = seen[:, 0, :, 0].long()[:, : self.context]  # [batch, visible]
+        shown = cache.mask(torch.float64)[:, 0, :, : self.context] == 0  # [batch, n, visible]
+        rows = self.table[torch.arange(seen.shape[1]), seen]  # [batch, visible, vocab]
+        cache.append(n)
+        logits = shown.double() @ rows  # [batch, n, vocab]
+        return logits[:, -1:] if last_only else logits

@@ -1,0 +1,111 @@
+"""Carry a round from the device to the host: one tensor, one synchronisation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .acceptance import overlap, probability_of
+from .drafters import Draft
+from .trace import Detail
+
+ALTERNATIVES = 3
+
+
+@dataclass
+class Outcome:
+    """What the device decided in a round; all tensors still on the device."""
+
+    draft: Draft  # tokens [batch, k], probs [batch, k, vocab]
+    p_target: Tensor  # [batch, k + 1, vocab]
+    chance: Tensor  # [batch, k]
+    uniform: Tensor  # [batch, k]
+    accepted: Tensor  # [batch]
+    token: Tensor  # [batch]
+
+    def to_host(self, detail: Detail) -> list[dict[str, Any]]:
+        """For each row, the fields of a `trace.Round` that the device knows. The round's only synchronisation."""
+        fields = {"accepted": self.accepted, "token": self.token, "drafted": self.draft.tokens}
+        if detail != "off":
+            fields |= self._numbers()
+        if detail == "full":
+            fields |= {"full_target": self.p_target, "full_draft": self.draft.probs}
+        flat = torch.cat([value.flatten(1) if value.ndim > 1 else value[:, None] for value in map(_wide, fields.values())], 1)
+        return [_unpack(row, fields) for row in flat.tolist()]  # float64 holds a token id exactly
+
+    def _numbers(self) -> dict[str, Tensor]:
+        k, vocab = self.draft.tokens.shape[1], self.p_target.shape[-1]
+        several = min(ALTERNATIVES, vocab)
+        top_t, top_d = self.p_target.topk(several), self.draft.probs.topk(several)
+        return {
+            "p_target": probability_of(self.p_target[:, :k], self.draft.tokens),
+            "p_draft": probability_of(self.draft.probs, self.draft.tokens),
+            "overlap": overlap(self.p_target[:, :k], self.draft.probs),
+            "chance": self.chance,
+            "uniform": self.uniform,
+            "top_target": torch.stack([_wide(top_t.indices), _wide(top_t.values)], -1),  # [batch, k + 1, several, 2]
+            "top_draft": torch.stack([_wide(top_d.indices), _wide(top_d.values)], -1),
+        }
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.float() if value.device.type == "mps" else value.double()
+
+
+def _unpack(row: list[float], fields: dict[str, Tensor]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    at = 0
+    for name, tensor in fields.items():
+        shape = tensor.shape[1:]
+        size = shape.numel()
+        values[name] = _nest(row[at : at + size], list(shape))
+        at += size
+    values["accepted"], values["token"] = int(values["accepted"]), int(values["token"])
+    values["drafted"] = [int(token) for token in values["drafted"]]
+    for name in ("top_target", "top_draft"):
+        if name in values:
+            values[name] = [[(int(token), p) for token, p in top if p > 0] for top in values[name]]
+    return values
+
+
+def _nest(flat: list[float], shape: list[int]) -> Any:
+    if not shape:
+        return flat[0]
+    if len(shape) == 1:
+        return flat
+    step = len(flat) // shape[0] if shape[0] else 0
+    return [_nest(flat[i * step : (i + 1) * step], shape[1:]) for i in range(shape[0])]
+
+
+class Stopwatch:
+    """Times of a round's phases. On a GPU by events, read after the round's synchronisation."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self.names: list[str] = []
+        self.marks: list[Any] = [self._now()]
+
+    def _now(self) -> Any:
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def lap(self, name: str) -> None:
+        """The phase `name` ends here."""
+        self.names.append(name)
+        self.marks.append(self._now())
+
+    def seconds(self) -> dict[str, float]:
+        if self.cuda:
+            self.marks[-1].synchronize()
+        total: dict[str, float] = {}
+        for name, begin, end in zip(self.names, self.marks, self.marks[1:], strict=False):
+            passed = begin.elapsed_time(end) / 1000 if self.cuda else end - begin
+            total[name] = total.get(name, 0.0) + passed
+        return total

@@ -1,0 +1,102 @@
+"""The text every machine has: the Python standard library's own source.
+
+One file in twenty, chosen by a hash of its path, is held out. Nothing trained here
+(tokenizer, target, draft) sees a held-out file; bits per byte and the benchmarks use only those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+END_OF_TEXT = "<|endoftext|>"  # always token 0: it closes every file and stops decoding
+HELD_OUT_ONE_IN = 20
+
+# Folders that are not source a person wrote: installed packages, generated tables, mangled test data.
+SKIPPED = {"site-packages", "dist-packages", "encodings", "pydoc_data", "__pycache__"}
+
+# A token never crosses these: a line break with the indentation after it, a word with the one
+# space or sign before it, two digits, a run of signs. Indentation becomes one token.
+SPLIT = r"\n+ *|[^\n\w]?[^\W\d]+|\d{1,2}| ?[^\s\w]+|[^\S\n]+"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Source files as text, split by file."""
+
+    train: list[str]
+    held_out: list[str]
+    held_out_names: list[str]
+
+
+def standard_library() -> Path:
+    """The folder that holds the running interpreter's standard library."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def is_held_out(name: str) -> bool:
+    """Whether a file is held out. `name` is its path below the library, with forward slashes."""
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0
+
+
+def read_corpus(root: Path | None = None, limit: int | None = None) -> Corpus:
+    """Read every UTF-8 `.py` file below `root` (default: the standard library).
+
+    `limit` keeps only the first so many files, for a quick trial.
+
+    Raises:
+        FileNotFoundError: no source below `root` (some distributions ship bytecode only).
+    """
+    root = root or standard_library()
+    train, held_out, names = [], [], []
+    files = [p for p in sorted(root.rglob("*.py")) if not SKIPPED & set(p.relative_to(root).parts)]
+    for path in files[:limit]:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:  # a few test files are broken on purpose
+            continue
+        name = path.relative_to(root).as_posix()
+        if is_held_out(name):
+            held_out.append(text)
+            names.append(name)
+        else:
+            train.append(text)
+    if not train or not held_out:
+        raise FileNotFoundError(
+            f"{root} holds {len(files)} Python files, too few for a corpus: "
+            "install the standard library's source, or pass a folder of Python code"
+        )
+    return Corpus(train, held_out, names)
+
+
+def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over `texts`: any string encodes, and decodes back to itself."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END_OF_TEXT, clean_up_tokenization_spaces=False
+    )
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text, each closed by the end-of-text token."""
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [row + [tokenizer.eos_token_id] for row in ids]

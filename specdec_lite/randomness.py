@@ -1,0 +1,120 @@
+"""Where chance enters. A decoder asks two questions; a seeded stream or an enumeration answers.
+
+Every row owns a stream, keyed by its seed. A round's numbers come first and are laid out by
+position, so they depend on seed, round and position alone: never on the batch, on how many
+tokens were drafted, or on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Randomness(Protocol):
+    """What the decoding loop needs from a source of chance."""
+
+    def begin_round(self) -> None:
+        """Start the next round: its drafts, its verdicts, then its last token."""
+
+    def sample(self, probs: Tensor) -> Tensor:
+        """Draw a token for each row. probs [batch, vocab], float64 -> tokens [batch]."""
+
+    def accepted_prefix(self, chance: Tensor) -> tuple[Tensor, Tensor]:
+        """Accept drafted tokens left to right until one fails.
+
+        chance [batch, k] -> (accepted [batch], the uniforms that decided [batch, k])."""
+
+
+def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
+    """The first token whose cumulative probability exceeds `uniform` times the total.
+
+    probs [batch, vocab] and uniform [batch] in [0, 1) -> tokens [batch]. A token of
+    probability zero is never returned.
+    """
+    cumulative = probs.cumsum(-1)  # [batch, vocab]
+    wanted = uniform.unsqueeze(-1) * cumulative[:, -1:]  # [batch, 1]
+    return torch.searchsorted(cumulative, wanted, right=True).squeeze(-1)
+
+
+class SeededStreams:
+    """One counter-based stream a row (Philox, keyed by seed and round), inverted in float64.
+
+    Args:
+        seeds: one integer of at least 0 for each row.
+        k: the most tokens a round may draft; a round owns 2 k + 1 numbers, whether used or not.
+        device: where the numbers are needed.
+    """
+
+    def __init__(self, seeds: Sequence[int], k: int, device: torch.device | str = "cpu") -> None:
+        self.seeds, self.k, self.device = list(seeds), k, torch.device(device)
+        self.round = -1
+
+    def begin_round(self) -> None:
+        self.round += 1
+        rows = [np.random.Philox(key=(seed, self.round)) for seed in self.seeds]
+        drawn = np.stack([np.random.Generator(row).random(2 * self.k + 1) for row in rows])
+        uniforms = torch.from_numpy(drawn)
+        if self.device.type == "mps":  # no float64 there
+            uniforms = uniforms.float().clamp_max(1 - 2**-24)
+        uniforms = uniforms.to(self.device, non_blocking=True)
+        # [batch, k] to draft, [batch, k] to accept, [batch] for the correction or bonus
+        self.draft, self.accept, self.last = uniforms[:, : self.k], uniforms[:, self.k : -1], uniforms[:, -1]
+        self.drafted, self.judged = 0, self.k == 0
+
+    def sample(self, probs: Tensor) -> Tensor:
+        if self.judged:
+            return inverse_cdf(probs, self.last)
+        self.drafted += 1
+        return inverse_cdf(probs, self.draft[:, self.drafted - 1])
+
+    def accepted_prefix(self, chance: Tensor) -> tuple[Tensor, Tensor]:
+        self.judged = True
+        uniforms = self.accept[:, : chance.shape[1]]  # [batch, k]
+        return (uniforms < chance).cumprod(-1).sum(-1), uniforms
+
+
+class Branch:
+    """One path of an enumeration: replays the choices in `script`, then takes the first open one.
+
+    It stands where a seeded stream would, for one row. After a run, `probability` is the chance
+    of the whole path and `untried()` lists the scripts of the branches that it passed by.
+    """
+
+    def __init__(self, script: Sequence[int] = ()) -> None:
+        self.script = list(script)
+        self.taken: list[int] = []
+        self.open: list[list[int]] = []
+        self.probability = 1.0
+
+    def begin_round(self) -> None:
+        """Nothing to draw: every outcome is visited."""
+
+    def _choose(self, weights: list[float]) -> int:
+        possible = [i for i, weight in enumerate(weights) if weight > 0]
+        step = len(self.taken)
+        choice = self.script[step] if step < len(self.script) else possible[0]
+        if step >= len(self.script):
+            self.open += [self.taken + [other] for other in possible[1:]]
+        self.taken.append(choice)
+        self.probability *= weights[choice]
+        return choice
+
+    def sample(self, probs: Tensor) -> Tensor:
+        weights = (probs / probs.sum(-1, keepdim=True))[0].tolist()
+        return torch.tensor([self._choose(weights)])
+
+    def accepted_prefix(self, chance: Tensor) -> tuple[Tensor, Tensor]:
+        weights, reach = [], 1.0
+        for each in chance[0].tolist():  # first failure after 0, 1, ... accepted
+            weights.append(reach * (1 - each))
+            reach *= each
+        accepted = self._choose(weights + [reach])
+        return torch.tensor([accepted]), torch.full_like(chance, torch.nan)
+
+    def untried(self) -> list[list[int]]:
+        return self.open

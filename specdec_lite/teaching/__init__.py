@@ -1,0 +1,1 @@
+"""What a class needs beside the decoder: famous bugs as switchable parts."""

@@ -1,0 +1,1 @@
+"""What must be true: closed forms, enumeration of the real loop, statistics."""

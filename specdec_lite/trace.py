@@ -1,0 +1,152 @@
+"""One record a round, from which every picture, metric and widget is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Detail = Literal["off", "summary", "full"]
+Alternatives = list[tuple[int, float]]  # (token, probability), most probable first
+
+
+@dataclass
+class Round:
+    """What one round did to one row. Lists named after a distribution run over the drafted tokens."""
+
+    row: int
+    index: int
+    position: int  # tokens in the text before the round
+    drafted: list[int]
+    accepted: int  # length of the accepted prefix
+    token: int  # the round's last token: corrected, or bonus
+    kind: Literal["corrected", "bonus", "sampled"]  # "sampled": nothing was drafted
+    kept: list[int]  # what joined the text: accepted + last token, cut at a stop
+    ended: Literal["stop", "length"] | None
+    seconds: dict[str, float] = field(default_factory=dict)  # "draft", "verify", "rest"; shared by a batch
+    p_target: list[float] = field(default_factory=list)  # of each drafted token
+    p_draft: list[float] = field(default_factory=list)
+    overlap: list[float] = field(default_factory=list)  # sum of min(p_target, p_draft)
+    chance: list[float] = field(default_factory=list)  # of acceptance
+    uniform: list[float] = field(default_factory=list)  # the number that decided: accepted when below
+    top_target: list[Alternatives] = field(default_factory=list)  # at every drafted position and the one after
+    top_draft: list[Alternatives] = field(default_factory=list)
+    full_target: list[list[float]] = field(default_factory=list)  # only with trace="full"
+    full_draft: list[list[float]] = field(default_factory=list)
+
+    @property
+    def judged(self) -> int:
+        """Drafted tokens that got a verdict; those after a rejection never do."""
+        return min(self.accepted + 1, len(self.drafted))
+
+    def kept_kinds(self) -> list[str]:
+        """'accepted', 'corrected', 'bonus' or 'sampled' for each kept token."""
+        return (["accepted"] * self.accepted + [self.kind])[: len(self.kept)]
+
+
+@dataclass
+class Trace:
+    """All rounds of a run, in order; several rows' rounds of a step stand together."""
+
+    rounds: list[Round] = field(default_factory=list)
+    k: int = 0
+    prompts: list[list[int]] = field(default_factory=list)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One line for every kept or drafted token: row, round, position, token, kind, and the numbers behind it."""
+        import pandas as pd
+
+        return pd.DataFrame([line for each in self.rounds for line in _lines(each)])
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Trace:
+        """The trace that `to_json` wrote."""
+        data = json.loads(text)
+        for each in data["rounds"]:
+            for name in ("top_target", "top_draft"):
+                each[name] = [[(token, p) for token, p in top] for top in each[name]]
+        return cls([Round(**each) for each in data["rounds"]], data["k"], data["prompts"])
+
+    @property
+    def new_tokens(self) -> int:
+        return sum(len(each.kept) for each in self.rounds)
+
+    @property
+    def tokens_per_round_with_bonus(self) -> float:
+        """New tokens a round, everything counted."""
+        return _ratio(self.new_tokens, len(self.rounds))
+
+    @property
+    def tokens_per_round_without_bonus(self) -> float:
+        """New tokens a round, without the one that the target adds after a fully accepted draft."""
+        kept = sum(kind != "bonus" for each in self.rounds for kind in each.kept_kinds())
+        return _ratio(kept, len(self.rounds))
+
+    @property
+    def accepted_per_drafted(self) -> float:
+        """Accepted over drafted. It falls with k although the draft is no worse: see `accepted_per_judged`."""
+        return _ratio(sum(r.accepted for r in self.rounds), sum(len(r.drafted) for r in self.rounds))
+
+    @property
+    def accepted_per_judged(self) -> float:
+        """Accepted over judged tokens: those after a rejection are censored, not failures."""
+        return _ratio(sum(r.accepted for r in self.rounds), sum(r.judged for r in self.rounds))
+
+    @property
+    def mean_overlap(self) -> float:
+        """Mean of sum(min(p_target, p_draft)) over the judged tokens."""
+        judged = [value for each in self.rounds for value in each.overlap[: each.judged]]
+        return _ratio(sum(judged), len(judged))
+
+    def acceptance_by_position(self) -> pd.DataFrame:
+        """For each place in a draft: how often it was judged, how often accepted, and the ratio."""
+        import pandas as pd
+
+        places = range(max((len(each.drafted) for each in self.rounds), default=0))
+        judged = [sum(each.judged > i for each in self.rounds) for i in places]
+        accepted = [sum(each.accepted > i for each in self.rounds) for i in places]
+        rate = [_ratio(a, j) for a, j in zip(accepted, judged, strict=True)]
+        return pd.DataFrame({"position": [i + 1 for i in places], "judged": judged, "accepted": accepted, "rate": rate})
+
+    def time_split(self) -> dict[str, float]:
+        """Seconds in draft, verify and the rest; a batch's shared time is counted once."""
+        total: dict[str, float] = {}
+        for each in first_of_step(self.rounds):
+            for part, seconds in each.seconds.items():
+                total[part] = total.get(part, 0.0) + seconds
+        return total
+
+
+def first_of_step(rounds: Iterable[Round]) -> Iterable[Round]:
+    """One round for each step of a batch, since its rows share the time."""
+    last = None
+    for each in rounds:
+        if each.index != last:
+            yield each
+        last = each.index
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _lines(each: Round) -> Iterable[dict[str, object]]:
+    base = {"row": each.row, "round": each.index}
+    for i, token in enumerate(each.drafted):
+        verdict = "accepted" if i < each.accepted else "rejected" if i == each.accepted else "not judged"
+        numbers = {name: _at(getattr(each, name), i) for name in ("p_target", "p_draft", "overlap", "chance", "uniform")}
+        kept = i < min(each.accepted, len(each.kept))
+        yield base | {"position": each.position + i, "token": token, "kind": verdict, "kept": kept} | numbers
+    if len(each.kept) > each.accepted:
+        yield base | {"position": each.position + each.accepted, "token": each.token, "kind": each.kind, "kept": True}
+
+
+def _at(values: list[float], i: int) -> float | None:
+    return values[i] if i < len(values) else None

@@ -1,0 +1,1 @@
+"""Pictures of a run: pure figure functions, and thin controls over them."""
