@@ -43,13 +43,17 @@ class Plan:
 
 
 def windows(stream: Tensor, context: int, seed: int) -> Iterator[Tensor]:
-    """Endless windows of context + 1 tokens: all of the stream once an epoch, shuffled and shifted."""
+    """Endless windows of context + 1 tokens: all of the stream once an epoch, shuffled and shifted.
+
+    Raises:
+        ValueError: fewer tokens than two windows.
+    """
+    if len(stream) < 2 * context + 1:
+        raise ValueError(f"{len(stream)} tokens of text are too few for windows of {context}")
     generator = torch.Generator().manual_seed(seed)
     while True:
         shift = int(torch.randint(context, (), generator=generator))
         starts = torch.arange(shift, len(stream) - context, context)
-        if not len(starts):
-            raise ValueError(f"{len(stream)} tokens of text are too few for windows of {context}")
         for i in torch.randperm(len(starts), generator=generator).tolist():
             yield stream[starts[i] : starts[i] + context + 1]
 
