@@ -41,7 +41,7 @@ def residual(p_target: Tensor, p_draft: Tensor) -> Tensor:
     """
     left = (p_target - p_draft).clamp_min(0)  # [..., vocab]
     mass = left.sum(-1, keepdim=True)  # [..., 1]
-    return torch.where(mass > 0, left / mass.clamp_min(torch.finfo(left.dtype).tiny), p_target)
+    return torch.where(mass > 0, left / mass, p_target)
 
 
 class TokenRejection:

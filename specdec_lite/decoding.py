@@ -19,7 +19,7 @@ from .distributions import Sampling, probabilities
 from .drafters import Draft, Drafter, certain
 from .models import LanguageModel, prefill
 from .observe import Outcome, Stopwatch
-from .prompts import Prompt, check_limits, to_token_ids
+from .prompts import Prompt, check_kinds, check_limits, to_token_ids
 from .randomness import Randomness, SeededStreams
 from .stopping import Stop
 from .trace import Detail, Round, Trace
@@ -45,6 +45,7 @@ class Decoded:
 class Run:
     """The state of one decoding: texts, caches and who is still going."""
 
+    @torch.inference_mode()
     def __init__(
         self,
         target: LanguageModel,
@@ -67,8 +68,8 @@ class Run:
         self.index = 0
         capacity = max(self.limits) + k + 1
         self.cache = target.new_cache(len(texts), capacity)
-        prefill(target, self.cache, self.texts)
         self.session = drafter and drafter.open(self.texts, capacity, target.vocab_size, target.device)
+        prefill(target, self.cache, self.texts)
 
     @property
     def going(self) -> bool:
@@ -113,7 +114,7 @@ class Run:
         token = self.randomness.sample(self._last_distribution(p_target, draft, accepted, real))  # [batch]
 
         # 5. Bring the verdict to the host; keep what no stop cuts off; rewind the cache to it.
-        outcome = Outcome(draft, p_target, chance, uniform, accepted, token)
+        outcome = Outcome(draft, p_target, chance, uniform, accepted, token, logits.amax((1, 2)))
         rounds = [self._keep(row, drafted[row], fields) for row, fields in enumerate(outcome.to_host(self.detail))]
         self.cache.rewind([block.shape[1] - (len(each.kept) if each else 0) for each in rounds])
         clock.lap("rest")
@@ -188,6 +189,7 @@ def start(
     Raises:
         ValueError, TypeError: an argument that cannot work, before any model runs.
     """
+    check_kinds(target, drafter, k, sampling, stop, rule)
     texts = to_token_ids(prompt, target)
     stop = Stop(target.end_tokens) if stop is None else stop
     seeds = check_limits(target, texts, k, MAX_K if drafter else 0, max_new_tokens, seed, stop, trace)
@@ -197,10 +199,10 @@ def start(
         texts,
         k=k,
         max_new_tokens=max_new_tokens,
-        sampling=sampling or Sampling(),
+        sampling=Sampling() if sampling is None else sampling,
         stop=stop,
-        rule=rule or TokenRejection(),
-        randomness=randomness or SeededStreams(seeds, k, target.device),
+        rule=TokenRejection() if rule is None else rule,
+        randomness=SeededStreams(seeds, k, target.device) if randomness is None else randomness,
         detail=trace,
     )
 

@@ -36,8 +36,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must be 0 (greedy) or a positive number, got {self.temperature}")
-        if self.top_k < 0 or self.top_k != int(self.top_k):
-            raise ValueError(f"top_k must be a whole number, 0 to keep every token, got {self.top_k}")
+        if not isinstance(self.top_k, int) or self.top_k < 0:
+            raise ValueError(f"top_k must be a whole number, 0 to keep every token, got {self.top_k!r}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie above 0 and at most at 1, got {self.top_p}")
         if not 0 <= self.min_p <= 1:
@@ -58,7 +58,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         best = scores.argmax(-1, keepdim=True)  # [..., 1]
         return torch.zeros_like(scores).scatter_(-1, best, 1.0)
     if sampling.temperature != 1:
-        scores = scores / sampling.temperature
+        scores = (scores - scores.amax(-1, keepdim=True)) / sampling.temperature  # the tiniest one cannot overflow
     if 0 < sampling.top_k < scores.shape[-1]:
         threshold = scores.topk(sampling.top_k, dim=-1).values[..., -1:]  # [..., 1]
         scores = scores.masked_fill(scores < threshold, -torch.inf)

@@ -55,6 +55,11 @@ class ModelDrafter:
         self.model = model
 
     def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> ModelDraftSession:
+        if (self.model.vocab_size, self.model.device) != (vocab_size, device):
+            raise ValueError(
+                f"the draft has {self.model.vocab_size} tokens on {self.model.device} and the target {vocab_size} "
+                f"on {device}: both must use one tokenizer and one device"
+            )
         return ModelDraftSession(self.model, texts, capacity)
 
 
@@ -65,7 +70,7 @@ class ModelDraftSession:
         self.model = model
         self.cache = model.new_cache(len(texts), capacity)
         self.cached = [0] * len(texts)  # tokens of each text that the cache holds
-        if min(self.room(len(text)) for text in texts) > 0:
+        if max(self.room(len(text)) for text in texts) > 0:  # a row without room goes along, unheard
             prefill(model, self.cache, texts)
             self.cached = [len(text) - 1 for text in texts]
 

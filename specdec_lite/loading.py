@@ -27,7 +27,8 @@ class Pair:
 
     def __repr__(self) -> str:
         sizes = f"{self.target.parameters / 1e6:.1f} M and {self.draft.parameters / 1e6:.1f} M weights"
-        return f"Pair({sizes}, {self.target.layers} and {self.draft.layers} layers, {self.target.dtype}, {self.target.device})"
+        layers = f"{self.target.layers} and {self.draft.layers} layers"
+        return f"Pair({sizes}, {layers}, {self.target.dtype}, {self.target.device})"
 
 
 def load_pair(
@@ -76,7 +77,7 @@ def load_pair(
 
 def _module(source: Any, device: str, dtype: str | torch.dtype | None) -> PreTrainedModel:
     if not isinstance(source, str | Path):
-        return source.eval()
+        return source
     from transformers import AutoModelForCausalLM
 
     if dtype is None:

@@ -53,9 +53,14 @@ class TransformersModel:
     Args:
         module: the model, in evaluation mode.
         tokenizer: turns prompts into ids and back; None to work with ids alone.
+
+    Raises:
+        ValueError: the module is in training mode, where dropout would make every forward differ.
     """
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        if module.training:
+            raise ValueError(f"{type(module).__name__} is in training mode: call its .eval() first")
         config = module.config.get_text_config()
         self.module, self.tokenizer = module, tokenizer
         self.vocab_size: int = config.vocab_size

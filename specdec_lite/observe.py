@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -26,15 +27,20 @@ class Outcome:
     uniform: Tensor  # [batch, k]
     accepted: Tensor  # [batch]
     token: Tensor  # [batch]
+    peak: Tensor  # [batch], the target's largest logit: not a number where any of them is none
 
     def to_host(self, detail: Detail) -> list[dict[str, Any]]:
-        """For each row, the fields of a `trace.Round` that the device knows. The round's only synchronisation."""
-        fields = {"accepted": self.accepted, "token": self.token, "drafted": self.draft.tokens}
+        """For each row, the fields of a `trace.Round` that the device knows. The round's only synchronisation.
+
+        Raises:
+            ValueError: the target's logits are not numbers.
+        """
+        fields = {"peak": self.peak, "accepted": self.accepted, "token": self.token, "drafted": self.draft.tokens}
         if detail != "off":
             fields |= self._numbers()
         if detail == "full":
             fields |= {"full_target": self.p_target, "full_draft": self.draft.probs}
-        flat = torch.cat([value.flatten(1) if value.ndim > 1 else value[:, None] for value in map(_wide, fields.values())], 1)
+        flat = torch.cat([_wide(v).reshape(len(v), v.shape[1:].numel()) for v in fields.values()], 1)
         return [_unpack(row, fields) for row in flat.tolist()]  # float64 holds a token id exactly
 
     def _numbers(self) -> dict[str, Tensor]:
@@ -64,6 +70,11 @@ def _unpack(row: list[float], fields: dict[str, Tensor]) -> dict[str, Any]:
         size = shape.numel()
         values[name] = _nest(row[at : at + size], list(shape))
         at += size
+    if not isfinite(peak := values.pop("peak")):
+        raise ValueError(
+            f"the target's largest logit is {peak}: its arithmetic overflowed or its weights are broken. "
+            "With float16, load the model in bfloat16 or float32"
+        )
     values["accepted"], values["token"] = int(values["accepted"]), int(values["token"])
     values["drafted"] = [int(token) for token in values["drafted"]]
     for name in ("top_target", "top_draft"):

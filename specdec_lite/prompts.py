@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
+from .acceptance import Rule
+from .distributions import Sampling
+from .drafters import Drafter
 from .models import LanguageModel
 from .stopping import Stop
 from .trace import Detail
@@ -21,8 +24,9 @@ def to_token_ids(prompt: Prompt, target: LanguageModel) -> list[list[int]]:
     """
     if isinstance(prompt, str):
         prompt = [prompt]
-    if not isinstance(prompt, Sequence):
-        raise TypeError(f"prompt must be a string, a list of token ids, or a list of either, got {type(prompt).__name__}")
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+        got = type(prompt).__name__ + _remedy(prompt)
+        raise TypeError(f"prompt must be a string, a list of token ids, or a list of either, got {got}")
     if not prompt:
         raise ValueError("prompt is empty: give at least one token to continue from")
     rows = [prompt] if isinstance(prompt[0], int) else list(prompt)
@@ -34,14 +38,53 @@ def _row(row: object, target: LanguageModel) -> list[int]:
         if target.tokenizer is None:
             raise ValueError("a string prompt needs a tokenizer: load the model with one, or pass token ids")
         row = target.tokenizer.encode(row)
-    if not isinstance(row, Sequence) or any(not isinstance(token, int) or isinstance(token, bool) for token in row):
-        raise TypeError(f"each prompt must be a string or a list of token ids, got {row!r:.80}")
+    if not isinstance(row, Sequence) or isinstance(row, bytes):
+        raise TypeError(f"each prompt must be a string or a list of token ids, got {row!r:.80}{_remedy(row)}")
+    for token in row:
+        if not isinstance(token, int) or isinstance(token, bool):
+            raise TypeError(f"a token id must be an int, got {token!r:.80}{_remedy(token)}")
     if not row:
         raise ValueError("a prompt is empty: give at least one token to continue from")
     for token in row:
         if not 0 <= token < target.vocab_size:
             raise ValueError(f"token {token} is outside the vocabulary (0 to {target.vocab_size - 1})")
     return list(row)
+
+
+def _remedy(value: object) -> str:
+    if hasattr(value, "tolist"):  # a tensor or an array
+        return ": pass what its .tolist() gives"
+    return ": pass its input_ids" if hasattr(value, "input_ids") else ""
+
+
+def check_kinds(
+    target: LanguageModel,
+    drafter: Drafter | None,
+    k: int,
+    sampling: Sampling | None,
+    stop: Stop | None,
+    rule: Rule | None,
+) -> None:
+    """Refuse an argument of the wrong kind, with what to pass instead.
+
+    Raises:
+        TypeError: which one.
+    """
+    if drafter is None and k:
+        raise TypeError("drafter is None: pass ModelDrafter(pair.draft), or call autoregressive() to draft nothing")
+    for name, value, fits, remedy in (
+        ("target", target, _has(target, "new_cache"), "a TransformersModel, such as load_pair().target"),
+        ("drafter", drafter, drafter is None or _has(drafter, "open"), "a drafter, such as ModelDrafter(pair.draft)"),
+        ("sampling", sampling, sampling is None or isinstance(sampling, Sampling), "Sampling(temperature=...)"),
+        ("stop", stop, stop is None or isinstance(stop, Stop), "Stop(token_ids=[...], strings=[...])"),
+        ("rule", rule, rule is None or _has(rule, "chance"), "a rule, such as TokenRejection()"),
+    ):
+        if not fits:
+            raise TypeError(f"{name} must be {remedy}, got {value!r:.80}")
+
+
+def _has(value: object, method: str) -> bool:
+    return hasattr(value, method) and not isinstance(value, type)  # a class lacks its parentheses
 
 
 def check_limits(
@@ -56,9 +99,9 @@ def check_limits(
 ) -> list[int]:
     """Refuse what cannot work; return a seed for each row."""
     if max_k and (not isinstance(k, int) or not 1 <= k <= max_k):
-        raise ValueError(f"k must be a whole number from 1 to {max_k}, got {k}")
+        raise ValueError(f"k must be a whole number from 1 to {max_k}, got {k!r}")
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {max_new_tokens}")
+        raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {max_new_tokens!r}")
     if trace not in get_args(Detail):
         raise ValueError(f"trace must be one of {', '.join(get_args(Detail))}, got {trace!r}")
     if stop.strings and target.tokenizer is None:
@@ -69,7 +112,8 @@ def check_limits(
             f"the prompt has {longest} tokens and {max_new_tokens} new ones are wanted, "
             f"but the target's context is {target.context}: shorten one of them"
         )
-    seeds = [seed + row for row in range(len(texts))] if isinstance(seed, int) else list(seed)
-    if len(seeds) != len(texts) or any(not isinstance(s, int) or s < 0 for s in seeds):
-        raise ValueError(f"seed must be a whole number of at least 0, or one for each of {len(texts)} rows, got {seed}")
-    return seeds
+    seeds = [seed + row for row in range(len(texts))] if isinstance(seed, int) else seed
+    fits = isinstance(seeds, Sequence) and len(seeds) == len(texts)
+    if not fits or any(not isinstance(s, int) or not 0 <= s < 2**64 for s in seeds):
+        raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, or one for each row, got {seed!r:.80}")
+    return list(seeds)

@@ -1,7 +1,7 @@
 """Where chance enters. A decoder asks two questions; a seeded stream or an enumeration answers.
 
 Every row owns a stream, keyed by its seed. A round's numbers come first and are laid out by
-position, so they depend on seed, round and position alone: never on the batch, on how many
+position, so they depend on seed, round and position alone: never on the batch, on k, on how many
 tokens were drafted, or on the device.
 """
 
@@ -34,18 +34,19 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     """The first token whose cumulative probability exceeds `uniform` times the total.
 
     probs [batch, vocab] and uniform [batch] in [0, 1) -> tokens [batch]. A token of
-    probability zero is never returned.
+    probability zero is never returned. Numbers that are none (nan) give some token, so that a
+    broken model is reported by the loop and not by an index error inside the next one.
     """
     cumulative = probs.cumsum(-1)  # [batch, vocab]
     wanted = uniform.unsqueeze(-1) * cumulative[:, -1:]  # [batch, 1]
-    return torch.searchsorted(cumulative, wanted, right=True).squeeze(-1)
+    return torch.searchsorted(cumulative, wanted, right=True).squeeze(-1).clamp_max(probs.shape[-1] - 1)
 
 
 class SeededStreams:
     """One counter-based stream a row (Philox, keyed by seed and round), inverted in float64.
 
     Args:
-        seeds: one integer of at least 0 for each row.
+        seeds: one integer from 0 to 2**64 - 1 for each row.
         k: the most tokens a round may draft; a round owns 2 k + 1 numbers, whether used or not.
         device: where the numbers are needed.
     """
@@ -56,14 +57,15 @@ class SeededStreams:
 
     def begin_round(self) -> None:
         self.round += 1
-        rows = [np.random.Philox(key=(seed, self.round)) for seed in self.seeds]
+        keys = [np.array([seed, self.round], dtype=np.uint64) for seed in self.seeds]
+        rows = [np.random.Philox(key=key) for key in keys]
         drawn = np.stack([np.random.Generator(row).random(2 * self.k + 1) for row in rows])
         uniforms = torch.from_numpy(drawn)
         if self.device.type == "mps":  # no float64 there
             uniforms = uniforms.float().clamp_max(1 - 2**-24)
         uniforms = uniforms.to(self.device, non_blocking=True)
-        # [batch, k] to draft, [batch, k] to accept, [batch] for the correction or bonus
-        self.draft, self.accept, self.last = uniforms[:, : self.k], uniforms[:, self.k : -1], uniforms[:, -1]
+        # [batch] for the correction or bonus, [batch, k] to draft, [batch, k] to accept
+        self.last, self.draft, self.accept = uniforms[:, 0], uniforms[:, 1::2], uniforms[:, 2::2]
         self.drafted, self.judged = 0, self.k == 0
 
     def sample(self, probs: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 
@@ -22,9 +22,10 @@ class Stop:
     strings: Sequence[str] = field(default=())
 
     def __post_init__(self) -> None:
-        if isinstance(self.strings, str) or any(not s for s in self.strings):
+        listed = isinstance(self.strings, Collection) and not isinstance(self.strings, str)
+        if not listed or not all(isinstance(s, str) and s for s in self.strings):
             raise ValueError(f"stop strings must be a list of non-empty strings, got {self.strings!r}")
-        if any(not isinstance(t, int) or t < 0 for t in self.token_ids):
+        if not isinstance(self.token_ids, Collection) or any(not isinstance(t, int) or t < 0 for t in self.token_ids):
             raise ValueError(f"stop token ids must be whole numbers of at least 0, got {self.token_ids!r}")
 
     def cut(

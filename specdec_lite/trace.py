@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Detail = Literal["off", "summary", "full"]
 Alternatives = list[tuple[int, float]]  # (token, probability), most probable first
+NUMBERS = ["p_target", "p_draft", "overlap", "chance", "uniform"]  # of a drafted token
+COLUMNS = ["row", "round", "position", "token", "kind", "kept", *NUMBERS]
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Trace:
         """One line for every kept or drafted token: row, round, position, token, kind, and the numbers behind it."""
         import pandas as pd
 
-        return pd.DataFrame([line for each in self.rounds for line in _lines(each)])
+        return pd.DataFrame([line for each in self.rounds for line in _lines(each)], columns=COLUMNS)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -141,7 +143,7 @@ def _lines(each: Round) -> Iterable[dict[str, object]]:
     base = {"row": each.row, "round": each.index}
     for i, token in enumerate(each.drafted):
         verdict = "accepted" if i < each.accepted else "rejected" if i == each.accepted else "not judged"
-        numbers = {name: _at(getattr(each, name), i) for name in ("p_target", "p_draft", "overlap", "chance", "uniform")}
+        numbers = {name: _at(getattr(each, name), i) for name in NUMBERS}
         kept = i < min(each.accepted, len(each.kept))
         yield base | {"position": each.position + i, "token": token, "kind": verdict, "kept": kept} | numbers
     if len(each.kept) > each.accepted:

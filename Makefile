@@ -1,0 +1,59 @@
+# The commands of README.md; `make` alone lists them. They need Python, make and a shell, no GPU.
+
+PYTHON ?= python3
+VENV ?= .venv
+# What pip is told about torch, which comes first so that nothing else decides which build is taken.
+# README.md says when to choose another.
+TORCH ?= torch==2.13.0
+WORKERS ?= 2
+BIN := $(VENV)/bin
+FIRST := notebooks/00_start_here.ipynb
+
+.PHONY: help lab demo bench test lint test-units test-notebooks format clean
+.DEFAULT_GOAL := help
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+
+lab: $(VENV)/lab.stamp ## open the first notebook in JupyterLab
+	$(BIN)/jupyter lab --ServerApp.root_dir=. $(FIRST)
+
+demo: $(VENV)/lab.stamp ## decode one text naively and speculatively, here in the terminal
+	$(BIN)/specdec demo
+
+bench: $(VENV)/lab.stamp ## time this library against transformers' own generation (minutes)
+	$(BIN)/specdec bench
+
+test: lint test-units test-notebooks ## everything below
+
+lint: $(VENV)/test.stamp ## ruff, on code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test-units: $(VENV)/test.stamp ## the unit tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+
+test-notebooks: $(VENV)/test.stamp ## run every notebook and compare its outputs with the committed ones
+	$(BIN)/python -m pytest --nbval --nbval-current-env -n $(WORKERS) --dist loadscope notebooks
+
+format: $(VENV)/test.stamp ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment; the next command makes a new one
+	rm -rf $(VENV)
+
+# A stamp is written when its step has succeeded, so a second call installs nothing.
+$(VENV)/torch.stamp:
+	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and '$(PYTHON) is Python %d.%d, but 3.11 or newer is needed: say for instance PYTHON=python3.12' % v)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(TORCH)
+	@touch $@
+
+$(VENV)/lab.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(BIN)/python -m pip install -e ".[notebooks]"
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(BIN)/python -m pip install -e ".[notebooks,test]"
+	@touch $(VENV)/lab.stamp $@

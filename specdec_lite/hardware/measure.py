@@ -1,0 +1,146 @@
+"""Fair timing: contestants take turns in one process, so that a machine's moods hit all alike.
+
+A machine drifts (heat, neighbours, clocks). Runs that follow each other within seconds see the
+same machine, so contestants are timed round by round, every round begins with another one, and
+a ratio is formed inside each round before the median is taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+
+import torch
+
+from ..models import LanguageModel, prefill
+
+Contestant = Callable[[int, int], int]  # (case, round) -> tokens made
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle of several measurements, and where their middle half lies."""
+
+    median: float
+    low: float  # first quartile
+    high: float  # third quartile
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        values = list(values)
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, middle, high = quantiles(values, n=4, method="inclusive")
+        return cls(middle, low, high)
+
+
+@dataclass
+class Timings:
+    """Raw results of a contest: `seconds[name][round][case]`, and tokens made likewise."""
+
+    seconds: dict[str, list[list[float]]] = field(default_factory=dict)
+    tokens: dict[str, list[list[int]]] = field(default_factory=dict)
+
+    def rates(self, name: str) -> list[float]:
+        """Tokens a second in each round, all its cases together."""
+        pairs = zip(self.tokens[name], self.seconds[name], strict=True)
+        return [sum(tokens) / sum(seconds) for tokens, seconds in pairs]
+
+    def rate(self, name: str) -> Spread:
+        """Tokens a second over the rounds."""
+        return Spread.of(self.rates(name))
+
+    def ratio(self, name: str, other: str) -> Spread:
+        """How many times as fast as `other`, compared within each round."""
+        return Spread.of([mine / its for mine, its in zip(self.rates(name), self.rates(other), strict=True)])
+
+    def tokens_made(self, name: str) -> int:
+        return sum(map(sum, self.tokens[name]))
+
+
+def interleave(
+    contestants: Mapping[str, Contestant],
+    cases: int = 1,
+    rounds: int = 5,
+    warm_up: int = 1,
+    wait: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Timings:
+    """Let every contestant do every case in every round; contestants take turns on each case.
+
+    Args:
+        contestants: by name. Each is called with a case and a round, and returns the tokens it made.
+        cases: for instance prompts.
+        rounds: how often all of it is repeated.
+        warm_up: untimed calls of each contestant beforehand.
+        wait: returns when the device is idle (`idle(device)`).
+        progress: told after each call how many are done, and of how many.
+    """
+    names, timings = list(contestants), Timings({name: [] for name in contestants}, {name: [] for name in contestants})
+    of = len(names) * (warm_up + rounds * cases)
+    done = 0
+    for turn in range(-warm_up, rounds):
+        for case in range(cases if turn >= 0 else 1):
+            first = (turn * cases + case) % len(names)  # nobody always follows the same neighbour's caches
+            for name in names[first:] + names[:first]:
+                wait()
+                began = time.perf_counter()
+                tokens = contestants[name](case, max(turn, 0))
+                wait()
+                passed = time.perf_counter() - began
+                if turn >= 0:
+                    if case == 0:
+                        timings.seconds[name].append([])
+                        timings.tokens[name].append([])
+                    timings.seconds[name][turn].append(passed)
+                    timings.tokens[name][turn].append(tokens)
+                done += 1
+                progress(done, of)
+    return timings
+
+
+def idle(device: torch.device) -> Callable[[], None]:
+    """A call that returns when everything queued on the device is done."""
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    if device.type == "mps":
+        return torch.mps.synchronize
+    return lambda: None
+
+
+def forward_seconds(
+    models: Mapping[str, LanguageModel], tokens: Mapping[str, Sequence[int]], cached: int = 128, rounds: int = 30
+) -> dict[str, dict[int, float]]:
+    """Median seconds of one forward, for each model and number of tokens fed, measured in turn.
+
+    Args:
+        models: by role, for instance "target" and "draft".
+        tokens: for each role, the numbers of tokens to feed.
+        cached: tokens that the cache holds before.
+    """
+    steps, caches = {}, {}
+    for role, model in models.items():
+        room = model.context or cached + 1 + max(tokens[role])
+        held = max(1, min(cached, room - max(tokens[role])))
+        caches[role] = model.new_cache(1, held + max(tokens[role]))
+        with torch.inference_mode():
+            prefill(model, caches[role], [[0] * (held + 1)])
+        for n in tokens[role]:
+            steps[f"{role} {n}"] = _forward(model, caches[role], n)
+    device = next(iter(models.values())).device
+    timings = interleave(steps, rounds=rounds, warm_up=3, wait=idle(device))
+    return {role: {n: median(s[0] for s in timings.seconds[f"{role} {n}"]) for n in tokens[role]} for role in models}
+
+
+def _forward(model: LanguageModel, cache: object, n: int) -> Contestant:
+    block = torch.zeros(1, n, dtype=torch.long, device=model.device)
+
+    @torch.inference_mode()
+    def step(case: int, turn: int) -> int:
+        model.forward(block, cache)
+        cache.rewind([n])
+        return n
+
+    return step

@@ -1,0 +1,296 @@
+"""Models behind the arena equal models without a cache, and those that cannot are refused."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import PROMPT, VOCAB, Counted, llama, next_logits, noisy, pair, tokenizer
+
+import specdec_lite as sd
+from specdec_lite.models import prefill
+from specdec_lite.probe import probe
+
+SMALL = dict(
+    vocab_size=VOCAB, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3, bos_token_id=None, eos_token_id=None,
+    pad_token_id=None,
+)  # fmt: skip
+GPT = dict(
+    vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3,
+    bos_token_id=None, eos_token_id=None,
+)  # fmt: skip
+ARCHITECTURES = {
+    "Qwen3": SMALL | dict(head_dim=6),
+    "Mistral": SMALL | dict(sliding_window=5),  # a window on every layer
+    "Gemma3Text": SMALL | dict(head_dim=4, sliding_window=5, layer_types=["sliding_attention", "full_attention"]),
+    "Gemma2": SMALL | dict(head_dim=4, sliding_window=5),  # soft-capped scores: eager attention
+    "GPT2": GPT,  # positions are learned
+}
+
+
+def build(name: str, **changes: Any) -> Any:
+    import transformers
+
+    stem = name.removesuffix("Text")
+    config = getattr(transformers, f"{name}Config" if name != "Gemma3Text" else "Gemma3TextConfig")
+    model = getattr(transformers, f"{stem}LMHeadModel" if name == "GPT2" else f"{stem}ForCausalLM")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return model(config(**ARCHITECTURES[name] | changes)).double().eval()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_ragged_appends_and_rewinds_equal_an_uncached_forward(name: str) -> None:
+    model = sd.TransformersModel(build(name))
+    tolerance = 1e-5 if name == "Gemma2" else 1e-10  # eager attention takes its softmax in float32
+    texts = [[(3 * i * i + 5 * i + row) % VOCAB for i in range(24)] for row in range(2)]
+    cache, held = model.new_cache(2, 40), [0, 0]
+    for n, forget in ((9, [2, 5]), (4, [0, 4]), (1, [1, 0]), (5, [3, 5]), (6, [0, 0])):
+        block = torch.tensor([text[at : at + n] for text, at in zip(texts, held, strict=True)])
+        logits = model.forward(block, cache)
+        held = [at + n for at in held]
+        for row, text in enumerate(texts):
+            truth = next_logits(model, text[: held[row]])
+            torch.testing.assert_close(logits[row, -1], truth, rtol=0, atol=tolerance)
+        cache.rewind(forget)
+        held = [at - k for at, k in zip(held, forget, strict=True)]
+    probe(model)
+
+
+def test_only_the_last_logits_when_asked() -> None:
+    for model in (pair()[0], sd.TableModel(VOCAB)):
+        tokens = torch.tensor([PROMPT, PROMPT[::-1]])
+        with torch.inference_mode():
+            every = model.forward(tokens, model.new_cache(2, 8))
+            last = model.forward(tokens, model.new_cache(2, 8), last_only=True)
+        assert every.shape == (2, len(PROMPT), VOCAB)
+        assert last.shape == (2, 1, VOCAB)
+        torch.testing.assert_close(every[:, -1:], last, rtol=0, atol=1e-13)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("texts", [[[1, 2, 3, 4], [5], [6, 7]], [[1, 2, 3]], [[4, 4], [3, 3]]], ids=str)
+def test_prefill_is_one_forward_over_all_but_the_last_token(texts: list[list[int]]) -> None:
+    model = Counted(pair()[0])
+    cache = model.new_cache(len(texts), 10)
+    prefill(model, cache, texts)
+    assert model.widths == [max(map(len, texts)) - 1]
+    assert cache.lengths == [len(text) - 1 for text in texts]
+    logits = model.forward(torch.tensor([text[-1:] for text in texts]), cache)
+    for row, text in enumerate(texts):
+        torch.testing.assert_close(logits[row, 0], next_logits(model.model, text), rtol=0, atol=1e-12)
+
+
+def test_prompts_of_one_token_need_no_prefill() -> None:
+    model = Counted(pair()[0])
+    cache = model.new_cache(2, 10)
+    prefill(model, cache, [[1], [2]])
+    assert model.widths == []
+    assert cache.lengths == [0, 0]
+
+
+def test_padding_may_lie_beyond_the_last_position() -> None:
+    """One row at the end of a model's context, another short: padding and drafts reach past the table of positions."""
+    model = sd.TransformersModel(build("GPT2", n_positions=16))
+    long, short = list(range(12)), [3]
+    together = sd.speculative(model, sd.PromptLookupDrafter(), [long, short], k=4, max_new_tokens=4, seed=[0, 1])
+    for row, text in enumerate((long, short)):
+        alone = sd.speculative(model, sd.PromptLookupDrafter(), text, k=4, max_new_tokens=4, seed=row)
+        assert together.tokens[row] == alone.tokens
+
+
+def test_what_a_model_is_read_from_its_configuration() -> None:
+    module = llama(context=99)
+    model = sd.TransformersModel(module)
+    assert (model.vocab_size, model.context, model.layers, model.dtype) == (VOCAB, 99, 2, torch.float64)
+    assert model.device == torch.device("cpu")
+    assert model.parameters == sum(p.numel() for p in module.parameters())
+    tied = sd.TransformersModel(build("GPT2"))
+    assert tied.parameters == sum(p.numel() for name, p in tied.module.named_parameters() if name != "lm_head.weight")
+
+
+def test_end_tokens_come_from_the_generation_config_first() -> None:
+    module = llama()
+    assert sd.TransformersModel(module).end_tokens == ()
+    module.config.eos_token_id = 3
+    assert sd.TransformersModel(module).end_tokens == (3,)
+    module.generation_config.eos_token_id = [4, 0]
+    assert sd.TransformersModel(module).end_tokens == (4, 0)
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    module = llama().train()
+    with pytest.raises(ValueError, match=r"training mode.*\.eval\(\)"):
+        sd.TransformersModel(module)
+    assert module.training
+
+
+# The table model
+
+
+def test_a_table_model_adds_a_row_for_each_token_shown() -> None:
+    model = sd.TableModel(5, context=12, seed=3)
+    text, cache = [1, 4, 0, 2, 2, 3], model.new_cache(1, 12)
+    logits = torch.cat([model.forward(torch.tensor([part]), cache) for part in (text[:2], text[2:5], text[5:])], 1)
+    for n in range(1, 7):
+        torch.testing.assert_close(logits[0, n - 1], next_logits(model, text[:n]), rtol=0, atol=1e-14)
+
+
+def test_a_table_model_sees_only_the_arena() -> None:
+    model = sd.TableModel(5, context=12)
+    caches = [model.new_cache(1, 12) for _ in range(3)]
+    for cache in caches:
+        model.forward(torch.tensor([[1, 2, 3, 4]]), cache)
+        cache.rewind([1])
+    caches[1].layers[0][0][0, 3:] = 2  # stale: no influence
+    caches[2].layers[0][0][0, 1] = 0  # the second token was 2
+    first, stale, changed = (model.forward(torch.tensor([[0]]), cache) for cache in caches)
+    assert torch.equal(first, stale)
+    assert not torch.equal(first, changed)
+
+
+def test_a_rewind_of_one_too_few_changes_a_table_models_answer() -> None:
+    model = sd.TableModel(5, context=12)
+    right, wrong = model.new_cache(1, 12), model.new_cache(1, 12)
+    for cache, forget in ((right, 2), (wrong, 1)):
+        model.forward(torch.tensor([[1, 2, 3, 4]]), cache)
+        cache.rewind([forget])
+    assert not torch.equal(*(model.forward(torch.tensor([[0]]), cache) for cache in (right, wrong)))
+
+
+def test_sharpness_zero_is_uniform() -> None:
+    logits = (model := sd.TableModel(4, sharpness=0)).forward(torch.tensor([[1, 2]]), model.new_cache(1, 4))
+    assert (logits == 0).all()
+
+
+# The probe
+
+
+def changed(change: Any) -> sd.TransformersModel:
+    """A tiny Llama whose forward first goes through `change(its arguments)`."""
+    module = llama()
+    plain = module.forward
+    module.forward = lambda **kwargs: plain(**change(kwargs))
+    return sd.TransformersModel(module)
+
+
+def ignores_the_mask(kwargs: dict) -> dict:
+    if kwargs.get("attention_mask") is None:
+        return kwargs
+    return kwargs | dict(attention_mask=kwargs["attention_mask"].clamp_min(-1e-3))
+
+
+def ignores_the_positions(kwargs: dict) -> dict:
+    """Counts on from the cache's longest row, as a model does that asks for no positions."""
+    if kwargs.get("position_ids") is None:
+        return kwargs
+    begin, n = kwargs["past_key_values"].get_seq_length(), kwargs["input_ids"].shape[1]
+    return kwargs | dict(position_ids=torch.arange(begin, begin + n).expand(2, n))
+
+
+class Remembers:
+    """Keeps state of its own: how many tokens it has been fed with a cache."""
+
+    fed = 0
+
+    def __call__(self, kwargs: dict) -> dict:
+        if kwargs.get("position_ids") is None:
+            return kwargs
+        begin = self.fed if kwargs["past_key_values"].get_seq_length() else 0
+        self.fed = begin + kwargs["input_ids"].shape[1]
+        return kwargs | dict(position_ids=torch.arange(begin, self.fed).expand(2, -1))
+
+
+@pytest.mark.parametrize(
+    ("change", "way"), [(ignores_the_mask, "cached"), (ignores_the_positions, "ragged"), (Remembers(), "rewound")]
+)
+def test_the_probe_says_in_which_way_a_model_parts(change: Any, way: str) -> None:
+    with pytest.raises(ValueError, match=rf"the draft \(LlamaForCausalLM\) gives other logits in a {way} forward"):
+        probe(changed(change), "draft")
+
+
+def test_the_probe_passes_a_sound_model() -> None:
+    probe(pair()[0])
+    probe(changed(lambda kwargs: kwargs))
+    for dtype in (torch.float32, torch.bfloat16):
+        probe(sd.TransformersModel(llama().to(dtype)))
+
+
+def test_a_model_with_another_kind_of_state_is_refused_with_the_cause() -> None:
+    """Bloom adds a bias of its own from a two-dimensional mask."""
+    from transformers import BloomConfig, BloomForCausalLM
+
+    module = BloomForCausalLM(BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2)).double().eval()
+    with pytest.raises(ValueError, match=r"the target \(BloomForCausalLM\) does not run"):
+        sd.load_pair(module, module)
+    assert sd.load_pair(module, module, probe=False).target.module is module
+
+
+# Loading
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A target with its tokenizer and a draft, saved by transformers."""
+    where = tmp_path_factory.mktemp("pair")
+    target = llama()
+    target.generation_config.eos_token_id = 0
+    target.save_pretrained(where / "target")
+    tokenizer().save_pretrained(where / "target")
+    noisy(target, 0.1).save_pretrained(where / "draft")
+    return where / "target", where / "draft"
+
+
+def test_a_pair_loads_from_folders_and_decodes(folders: tuple[Path, Path]) -> None:
+    loaded = sd.load_pair(*folders, dtype="float64")
+    assert loaded.target.dtype == loaded.draft.dtype == torch.float64
+    assert loaded.tokenizer is loaded.target.tokenizer is loaded.draft.tokenizer
+    assert loaded.target.end_tokens == (0,)
+    assert not loaded.target.module.training
+    assert re.fullmatch(r"Pair\(0\.0 M and 0\.0 M weights, 2 and 2 layers, torch\.float64, cpu\)", repr(loaded))
+    made = sd.speculative(loaded.target, sd.ModelDrafter(loaded.draft), "ab", max_new_tokens=9, stop=sd.Stop())
+    direct = sd.speculative(pair()[0], sd.ModelDrafter(pair()[1]), tokenizer().encode("ab"), max_new_tokens=9)
+    assert made.tokens == direct.tokens
+    assert made.text == tokenizer().decode(made.tokens, skip_special_tokens=True)
+
+
+def test_names_objects_and_dtypes_mix(folders: tuple[Path, Path]) -> None:
+    assert sd.load_pair(*map(str, folders)).draft.dtype == torch.float32  # the default on a CPU
+    module = llama().float()
+    loaded = sd.load_pair(module, folders[1], dtype=torch.float32)
+    assert loaded.target.module is module
+    assert loaded.tokenizer is None
+    assert sd.load_pair(module, module, tokenizer=tokenizer()).tokenizer is tokenizer()
+    assert sd.load_pair(folders[0], folders[1], dtype=torch.bfloat16).target.dtype == torch.bfloat16
+
+
+def test_loading_leaves_objects_as_they_were() -> None:
+    module = llama()
+    config, weights = copy.deepcopy(module.config), copy.deepcopy(module.state_dict())
+    names = set(vars(module))
+    sd.load_pair(module, module)
+    assert module.config.to_dict() == config.to_dict()
+    assert set(vars(module)) == names
+    assert all(torch.equal(weights[name], weight) for name, weight in module.state_dict().items())
+
+
+def test_half_a_pair_is_refused(folders: tuple[Path, Path]) -> None:
+    for kwargs in (dict(target=folders[0]), dict(draft=folders[1])):
+        with pytest.raises(ValueError, match="both a target and a draft"):
+            sd.load_pair(**kwargs)
+
+
+def test_two_vocabularies_are_refused() -> None:
+    with pytest.raises(ValueError, match=rf"{VOCAB} entries and the draft's 40.*one tokenizer"):
+        sd.load_pair(llama(), llama(vocab=40))
+
+
+def test_a_model_in_training_mode_makes_no_pair() -> None:
+    with pytest.raises(ValueError, match="training mode"):
+        sd.load_pair(llama(), llama().train())

@@ -1,0 +1,332 @@
+"""The project around the package: what is installed, what a wheel carries, what the README says."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import specdec_lite as sd
+from specdec_lite.pocket import DRAFT, TARGET
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXTRAS = PROJECT["optional-dependencies"]
+CORE = [Requirement(each) for each in PROJECT["dependencies"]]
+REQUIREMENTS = CORE + [Requirement(each) for extra in EXTRAS.values() for each in extra]
+PICTURES = [Requirement(each) for each in EXTRAS["pictures"]]
+MODULES = sorted((ROOT / "specdec_lite").rglob("*.py"))
+PYTHONS = [f"3.{minor}.0" for minor in range(30)]
+
+
+def blocks(language: str) -> list[str]:
+    """The README's fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+
+
+# Dependencies
+
+
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda each: each.name)
+def test_every_dependency_is_bounded_and_what_is_installed_fits(requirement: Requirement) -> None:
+    operators = {each.operator for each in requirement.specifier}
+    assert {">=", "<"} <= operators
+    if str(requirement) not in map(str, PICTURES):  # an extra that no test needs
+        assert version(requirement.name) in requirement.specifier
+
+
+def test_the_promised_floors() -> None:
+    floors = {
+        each.name: bound.version for each in CORE for bound in each.specifier if bound.operator == ">="
+    }  # what the documentation says
+    assert (PROJECT["requires-python"], floors["torch"], floors["transformers"]) == (">=3.11", "2.11", "5.17")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Top names of the modules from elsewhere that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_import_is_declared(path: Path) -> None:
+    """Pictures may use the extra `notebooks`; everything else runs without it."""
+    declared = {each.name for each in CORE}
+    if path.parent.name == "viz":
+        declared |= {Requirement(each).name for each in EXTRAS["notebooks"]} | {"IPython"}  # comes with ipykernel
+    assert set(imports(path)) - sys.stdlib_module_names - {"specdec_lite"} <= declared
+
+
+def test_importing_the_package_loads_no_slow_library() -> None:
+    """torch is needed at once; what is slow and not always needed waits."""
+    script = "import sys, specdec_lite; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    loaded = set(told.split())
+    assert "torch" in loaded
+    assert not loaded & {"transformers", "tokenizers", "pandas", "plotly", "ipywidgets", "IPython", "matplotlib"}
+
+
+def test_the_command_line_is_there_before_torch() -> None:
+    module, function = PROJECT["scripts"]["specdec"].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+# The wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Built from a copy, so that the checkout stays clean."""
+    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "specdec_lite", copy / "specdec_lite", ignore=shutil.ignore_patterns("__pycache__"))
+    script = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
+    subprocess.run([sys.executable, "-c", script], cwd=copy, check=True, capture_output=True)
+    return zipfile.ZipFile(next(out.glob("specdec_lite-*.whl")))
+
+
+def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "specdec_lite").rglob("*") if path.is_file()}
+    wanted = {name for name in files if "__pycache__" not in name}
+    packed = {name for name in wheel.namelist() if not name.startswith("specdec_lite-")}
+    assert packed == wanted
+
+
+def test_the_wheel_tells_version_licence_and_command(wheel: zipfile.ZipFile) -> None:
+    about = {name.split("/", 1)[1]: wheel.read(name).decode() for name in wheel.namelist() if ".dist-info/" in name}
+    assert f"\nVersion: {sd.__version__}\n" in about["METADATA"]
+    assert "\nLicense-Expression: Apache-2.0\n" in about["METADATA"]
+    assert "specdec = specdec_lite.cli:main" in about["entry_points.txt"]
+    assert "licenses/LICENSE" in about
+
+
+def test_the_pocket_pair_ships_and_is_small() -> None:
+    for folder in (TARGET, DRAFT):
+        assert {"config.json", "model.safetensors"} <= {path.name for path in folder.iterdir()}
+    assert sum(path.stat().st_size for path in TARGET.parent.rglob("*") if path.is_file()) <= 45e6
+
+
+def test_the_licence_is_verbatim() -> None:
+    """The text of Apache-2.0, whatever a checkout does to line ends."""
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+# environment.yml
+
+
+@pytest.fixture
+def environment() -> dict:
+    return yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+
+
+def conda_specs(environment: dict) -> list[str]:
+    return [each for each in environment["dependencies"] if isinstance(each, str)]
+
+
+def test_the_conda_environment_leaves_the_rest_to_pyproject(environment: dict) -> None:
+    assert environment["channels"] == ["conda-forge"]
+    assert [spec.split()[0] for spec in conda_specs(environment)] == ["python", "pip"]
+    (pip,) = [each["pip"] for each in environment["dependencies"] if isinstance(each, dict)]
+    assert pip == ["-e .[notebooks,test]"]
+    assert set(re.search(r"\[(.*)\]", pip[0])[1].split(",")) <= set(EXTRAS)
+
+
+def test_the_conda_python_is_one_that_the_package_admits(environment: dict) -> None:
+    """The same oldest Python; conda also gets an end, where wheels may be missing."""
+    (spec,) = [spec.split()[1] for spec in conda_specs(environment) if spec.startswith("python ")]
+    conda = [each for each in PYTHONS if each in SpecifierSet(spec)]
+    admitted = [each for each in PYTHONS if each in SpecifierSet(PROJECT["requires-python"])]
+    assert conda == admitted[: len(conda)]
+    assert conda
+    assert conda != admitted
+
+
+def test_conda_would_understand_every_spec(environment: dict) -> None:
+    rattler = pytest.importorskip("rattler", reason="py-rattler, conda's own parser, is not installed")
+    for spec in conda_specs(environment):
+        assert rattler.MatchSpec(spec, strict=True).name.normalized == spec.split()[0]
+
+
+# The commands
+
+
+def made(target: str) -> list[str]:
+    """The commands that `make target` would run on a new machine."""
+    # An old environment is ignored: the folder is another one, which is not there.
+    told = subprocess.run(
+        ["make", "-n", target, "VENV=.none"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.replace(".none", ".venv")
+    return [line for line in told.splitlines() if not line.startswith(("touch", "python3 -c"))]
+
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None or os.name == "nt", reason="make is not installed")
+
+
+@needs_make
+def test_the_readme_gives_the_commands_behind_make() -> None:
+    (posix,) = [block for block in blocks("sh") if "-m venv" in block]
+    told = [" ".join(shlex.split(line, comments=True)) for line in posix.splitlines() if line]
+    for target in ("lab", "demo", "bench", "test"):
+        for command in made(target):
+            assert " ".join(shlex.split(command)) in told
+    assert len(told) == 11
+
+
+def test_windows_gets_the_same_commands() -> None:
+    (posix,) = [block for block in blocks("sh") if "-m venv" in block]
+    (windows,) = blocks("powershell")
+    told = (
+        re.sub(r" +#.*", "", posix)
+        .replace("python3 -m venv", "py -3 -m venv")
+        .replace(".venv/bin/", r".venv\Scripts\\")
+    )
+    assert windows == told.replace("\\\\", "\\")
+
+
+FAKE = """#!/bin/sh
+echo "$(basename "$0") $*" >> "{log}"
+case "$*" in *"-m venv"*)
+    mkdir -p .venv/bin
+    for name in python jupyter specdec ruff; do cp "$0" .venv/bin/$name; done;;
+esac
+"""
+
+
+@needs_make
+def test_a_second_call_installs_nothing(tmp_path: Path) -> None:
+    """With a Python that only writes down what it is asked."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    log, fake = tmp_path / "log", tmp_path / "fake"
+    fake.write_text(FAKE.format(log=log), encoding="utf-8")
+    fake.chmod(0o755)
+
+    def call(target: str) -> list[str]:
+        log.write_text("")
+        subprocess.run(["make", target, "PYTHON=./fake"], cwd=tmp_path, check=True, capture_output=True)
+        return [line for line in log.read_text().splitlines() if " -c " not in line]
+
+    def installs(lines: list[str]) -> list[str]:
+        return [line.split("install ")[1] for line in lines if "pip install" in line]
+
+    assert installs(call("demo")) == ["torch==2.13.0", "-e .[notebooks]"]
+    assert call("demo") == ["specdec demo"]
+    assert call("lab") == ["jupyter lab --ServerApp.root_dir=. notebooks/00_start_here.ipynb"]
+    assert installs(call("test")) == ["-e .[notebooks,test]"]
+    assert installs(call("test") + call("lab") + call("demo")) == []
+    later = (tmp_path / ".venv/test.stamp").stat().st_mtime + 5
+    os.utime(tmp_path / "pyproject.toml", (later, later))  # a dependency was added
+    assert installs(call("demo")) == ["-e .[notebooks]"]
+
+
+@needs_make
+def test_an_old_python_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    old = tmp_path / "old"
+    old.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; sys.version_info = (3, 10, 1); $2"\n')
+    old.chmod(0o755)
+    told = subprocess.run(["make", "lab", "PYTHON=./old"], cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode != 0
+    assert "./old is Python 3.10, but 3.11 or newer is needed: say for instance PYTHON=python3.12" in told.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_continuous_integration_runs_the_command_of_the_readme() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    runs = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in workflow["jobs"].items()}
+    assert runs["make-test"] == [".ci/run"]
+    assert "\nexec make test" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+    (posix,) = [block for block in blocks("sh") if "-m venv" in block]
+    for command in runs["plain-commands"]:
+        plain = command.replace("${{ matrix.bin }}", ".venv/bin").replace("python -m venv", "python3 -m venv")
+        assert plain.split(" --max-new-tokens")[0] in posix
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files have no such bit here")
+def test_continuous_integration_can_be_started() -> None:
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+# The README
+
+
+def tree() -> list[str]:
+    """The paths in the README's file tree, in its order."""
+    (text,) = blocks("text")
+    paths: list[str] = []
+    folders: list[str] = []
+    for line in text.splitlines():
+        indent, name = re.match(r"( *)(\S+)", line).groups()
+        folders = [*folders[: len(indent) // 2], name]
+        paths.append("".join(folders))
+    return paths
+
+
+def test_the_file_tree_is_the_real_one() -> None:
+    told = tree()
+    assert [path for path in told if not (ROOT / path).exists()] == []
+    real = {path.relative_to(ROOT).as_posix() for path in MODULES if path.name != "__init__.py"}
+    assert real - set(told) == set()
+
+
+def test_imports_point_down_the_file_tree() -> None:
+    """Those that run when a module is imported; an import inside a function may point up."""
+    place = {path: i for i, path in enumerate(tree())}
+    up = []
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                for imported in relative(path, node):
+                    name = path.relative_to(ROOT).as_posix()
+                    if place.get(imported, 10**6) < place.get(name, 0):
+                        up.append(f"{name} imports {imported}")
+    assert up == []
+
+
+def relative(path: Path, node: ast.ImportFrom) -> Iterator[str]:
+    """Files of the package behind `from .module import name`; the public names stand for themselves."""
+    folder = path.parents[node.level - 1].joinpath(*(node.module or "").split(".")).relative_to(ROOT).as_posix()
+    if node.module and (ROOT / f"{folder}.py").exists():
+        yield f"{folder}.py"
+    else:
+        yield from (f"{folder}/{alias.name}.py" for alias in node.names)
+
+
+def test_python_in_the_readme_uses_names_that_exist() -> None:
+    for block in blocks("python"):
+        used = {node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Attribute)}
+        names = {node.attr for node in used if isinstance(node.value, ast.Name) and node.value.id == "sd"}
+        assert names <= set(sd.__all__)
+    assert set(re.findall(r"`sd\.(\w+)", README)) <= set(sd.__all__)
+
+
+def test_the_first_example_runs() -> None:
+    names: dict = {}
+    exec(compile(blocks("python")[0], "README.md", "exec"), names)
+    for made in (names["base"], names["fast"]):
+        assert 1 <= len(made.tokens) <= 32
+        assert isinstance(made.text, str)
