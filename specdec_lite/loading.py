@@ -58,6 +58,11 @@ def load_pair(
     if target is None:
         from .pocket import DRAFT, TARGET
 
+        if not TARGET.exists() or not DRAFT.exists():
+            raise ValueError(
+                f"the pocket pair is not in {TARGET.parent}: install the package again, or remake the pair "
+                "(python -m specdec_lite.pocket.train)"
+            )
         target, draft = TARGET, DRAFT
     if tokenizer is None and isinstance(target, str | Path):
         from transformers import AutoTokenizer

@@ -21,8 +21,9 @@ def processor() -> str:
 
 def environment() -> str:
     """Processor or GPU, threads and versions, on one line."""
+    threads = torch.get_num_threads()
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{processor()}, {torch.get_num_threads()} threads, {where}; Python {platform.python_version()}, "
+        f"{processor()}, {threads} thread{'s' * (threads > 1)}, {where}; Python {platform.python_version()}, "
         f"torch {torch.__version__}, transformers {version('transformers')}"
     )

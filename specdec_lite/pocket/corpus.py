@@ -7,6 +7,7 @@ One file in twenty, chosen by a hash of its path, is held out. Nothing trained h
 from __future__ import annotations
 
 import hashlib
+import os
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,26 @@ def is_held_out(name: str) -> bool:
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0
 
 
+def source_files(root: Path | None = None) -> list[Path]:
+    """Every `.py` file below `root` (default: the standard library), sorted, skipped folders left out."""
+    root = root or standard_library()
+    found = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = set(inner) - SKIPPED  # not entered: installed packages are many
+        found += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(found)
+
+
+def read_source(path: Path) -> str:
+    """A file's text; empty where it is not UTF-8 (a few test files are broken on purpose)."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
 def read_corpus(root: Path | None = None, limit: int | None = None) -> Corpus:
-    """Read every UTF-8 `.py` file below `root` (default: the standard library).
+    """Read every source file below `root` (default: the standard library), split by `is_held_out`.
 
     `limit` keeps only the first so many files, for a quick trial.
 
@@ -54,17 +73,13 @@ def read_corpus(root: Path | None = None, limit: int | None = None) -> Corpus:
     """
     root = root or standard_library()
     train, held_out, names = [], [], []
-    files = [p for p in sorted(root.rglob("*.py")) if not SKIPPED & set(p.relative_to(root).parts)]
-    for path in files[:limit]:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:  # a few test files are broken on purpose
-            continue
-        name = path.relative_to(root).as_posix()
-        if is_held_out(name):
+    files = source_files(root)[:limit]
+    for path in files:
+        text, name = read_source(path), path.relative_to(root).as_posix()
+        if text and is_held_out(name):
             held_out.append(text)
             names.append(name)
-        else:
+        elif text:
             train.append(text)
     if not train or not held_out:
         raise FileNotFoundError(

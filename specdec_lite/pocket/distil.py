@@ -7,9 +7,13 @@ Compare DistillSpec (Zhou et al. 2024, arXiv:2310.08461).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from transformers import LlamaForCausalLM
 
 from ..decoding import autoregressive
 from ..models import TransformersModel
@@ -34,7 +38,7 @@ def own_samples(
     return torch.tensor([token for row in rows for token in row])
 
 
-def mix(text: Tensor, samples: Tensor, share: float = 0.3, block: int = 4096) -> Tensor:
+def mix(text: Tensor, samples: Tensor, share: float = 0.2, block: int = 4096) -> Tensor:
     """Text with blocks of samples spread through it, so that about `share` of all tokens are samples. -> [tokens]"""
     wanted = int(share / (1 - share) * len(text))
     repeated = samples.repeat(-(-wanted // len(samples)))[:wanted]  # samples are dear: use them more than once
@@ -43,16 +47,51 @@ def mix(text: Tensor, samples: Tensor, share: float = 0.3, block: int = 4096) ->
     return torch.cat([blocks[i] for i in order])
 
 
-def distillation_loss(target: nn.Module, variation: float = 1.0, divergence: float = 0.5) -> Loss:
-    """Loss on the draft: weighted total variation and forward KL to `target`, a mean over positions."""
+@dataclass(frozen=True)
+class Lessons:
+    """Windows of text and the target's last hidden states there, from which its logits are one product away.
 
-    def loss(draft: nn.Module, tokens: Tensor) -> Tensor:
-        with torch.no_grad():
-            log_target = target(input_ids=tokens[:, :-1], use_cache=False).logits.log_softmax(-1)
-            p_target = log_target.exp()  # [rows, context, vocab]
-        log_draft = draft(input_ids=tokens[:, :-1], use_cache=False).logits.log_softmax(-1)
-        apart = (p_target - log_draft.exp()).abs().sum(-1).mean() / 2
-        kl = (p_target * (log_target - log_draft)).sum(-1).mean()
-        return variation * apart + divergence * kl
+    Computed once, so that the draft can go over them again at its own, much higher speed.
+    """
 
-    return loss
+    tokens: Tensor  # [windows, context]
+    hidden: Tensor  # [windows, context, target's width], float16
+
+    @classmethod
+    @torch.no_grad()
+    def record(cls, target: LlamaForCausalLM, stream: Tensor, context: int, count: int, rows: int = 8) -> Lessons:
+        """The first `count` windows of `stream` [tokens] under the target."""
+        tokens = stream[: min(count, len(stream) // context) * context].view(-1, context)
+        batches = tqdm(tokens.split(rows), desc="lessons")
+        hidden = [target.model(input_ids=each, use_cache=False).last_hidden_state.half() for each in batches]
+        return cls(tokens, torch.cat(hidden))
+
+    def items(self, context: int, seed: int) -> Iterator[Tensor]:
+        """Endless indices of windows [1], every one once an epoch."""
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield from torch.randperm(len(self.tokens), generator=generator).split(1)
+
+    def loss(self, unembedding: Tensor, variation: float = 1.0, divergence: float = 0.5) -> Loss:
+        """Total variation and forward KL to the target, weighted, a mean over positions.
+
+        `unembedding` [vocab, width] makes logits of the hidden states.
+        """
+
+        def loss(draft: nn.Module, which: Tensor) -> Tensor:
+            which = which.flatten()
+            logits = self.hidden[which].float() @ unembedding.T  # [rows, context, vocab]
+            log_target = logits.log_softmax(-1)
+            p_target = log_target.exp()
+            log_draft = draft(input_ids=self.tokens[which], use_cache=False).logits.log_softmax(-1)
+            apart = (p_target - log_draft.exp()).abs().sum(-1).mean() / 2
+            kl = (p_target * (log_target - log_draft)).sum(-1).mean()
+            return variation * apart + divergence * kl
+
+        return loss
+
+
+def head_start(draft: LlamaForCausalLM, target: LlamaForCausalLM) -> None:
+    """Give the draft the target's embedding, last gain and first layers. Their widths must agree."""
+    state = target.state_dict()
+    draft.load_state_dict({name: state[name] for name in draft.state_dict()})

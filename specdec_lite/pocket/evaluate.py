@@ -17,6 +17,7 @@ from ..loading import Pair, load_pair
 from ..models import TransformersModel
 from ..stopping import Stop
 from .corpus import encode, read_corpus
+from .prompts import held_out_prompts
 
 
 @torch.inference_mode()
@@ -50,38 +51,28 @@ def xz_bits_per_byte(texts: list[str]) -> float:
 
 
 @torch.inference_mode()
-def mean_overlap(pair: Pair, prompts: list[list[int]], new_tokens: int = 128, temperature: float = 1.0) -> list[float]:
-    """Mean of sum(min(p_target, p_draft)) for each prompt, at every place of a continuation that the target samples."""
+def mean_overlap(pair: Pair, prompts: list[list[int]], new_tokens: int = 128, temperature: float = 1.0) -> float:
+    """Mean of sum(min(p_target, p_draft)) over every place of a continuation that the target samples."""
     sampling, means = Sampling(temperature=temperature), []
     for seed, prompt in enumerate(tqdm(prompts, desc="overlap")):
         common = {"max_new_tokens": new_tokens, "sampling": sampling, "stop": Stop(), "trace": "off", "seed": seed}
         text = torch.tensor([prompt + autoregressive(pair.target, prompt, **common).tokens])  # [1, tokens]
-        both = [
-            probabilities(model.module(text.to(model.device), use_cache=False).logits[0, len(prompt) - 1 : -1], sampling)
-            for model in (pair.target, pair.draft)
-        ]  # [new_tokens, vocab] each
+        logits = [model.module(text.to(model.device), use_cache=False).logits[0] for model in (pair.target, pair.draft)]
+        both = [probabilities(each[len(prompt) - 1 : -1], sampling) for each in logits]  # [new_tokens, vocab] each
         means.append(overlap(*both).mean().item())
-    return means
-
-
-def held_out_prompts(pair: Pair, texts: list[str], count: int, length: int = 64) -> list[list[int]]:
-    """Beginnings of stretches of held-out files, evenly spread, as token ids."""
-    stream = [token for row in encode(pair.tokenizer, texts) for token in row]
-    step = (len(stream) - length) // count
-    return [stream[i * step : i * step + length] for i in range(count)]
+    return sum(means) / len(means)
 
 
 def figures(pair: Pair, files: int | None = None, prompts: int = 40) -> dict[str, float]:
     """All figures of the model card that do not depend on the machine's speed."""
     texts = read_corpus().held_out[:files]
-    overlaps = held_out_prompts(pair, texts, prompts)
     return {
         "held_out_files": len(texts),
         "held_out_bytes": sum(len(text.encode()) for text in texts),
         "target_bits_per_byte": bits_per_byte(pair.target, texts),
         "draft_bits_per_byte": bits_per_byte(pair.draft, texts),
         "xz_bits_per_byte": xz_bits_per_byte(texts),
-        "mean_overlap_at_temperature_1": sum(mean_overlap(pair, overlaps)) / prompts,
+        "mean_overlap_at_temperature_1": mean_overlap(pair, held_out_prompts(pair.tokenizer, prompts)),
         "target_parameters": pair.target.parameters,
         "draft_parameters": pair.draft.parameters,
     }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .corpus import SKIPPED, is_held_out, standard_library
+from .corpus import is_held_out, read_source, source_files, standard_library
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,11 +36,7 @@ BUILT_IN = (
 def held_out_files(root: Path | None = None) -> list[Path]:
     """The files below `root` (default: the standard library) that nothing here was trained on."""
     root = root or standard_library()
-    found = []
-    for folder, inner, names in os.walk(root):
-        inner[:] = set(inner) - SKIPPED  # not entered: installed packages are many
-        found += [Path(folder, name).relative_to(root) for name in names if name.endswith(".py")]
-    return [root / name for name in sorted(found) if is_held_out(name.as_posix())]
+    return [path for path in source_files(root) if is_held_out(path.relative_to(root).as_posix())]
 
 
 def held_out_prompts(
@@ -55,7 +50,7 @@ def held_out_prompts(
     Raises:
         FileNotFoundError: fewer than `count` such places below `root`.
     """
-    texts = [text for text in map(_read, held_out_files(root)) if text]
+    texts = [text for text in map(read_source, held_out_files(root)) if text]
     starts = [_beginnings(text) for text in texts]
     places = max(map(len, starts), default=0)
     found: list[list[int]] = []
@@ -71,13 +66,6 @@ def held_out_prompts(
         f"{root or standard_library()} has {len(found)} places for a prompt of {length} tokens in held-out files, "
         f"and {count} are wanted: ask for fewer or shorter prompts, or install the standard library's source"
     )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:  # a few test files are broken on purpose
-        return ""
 
 
 def _beginnings(text: str) -> list[int]:

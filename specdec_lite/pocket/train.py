@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,9 +20,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..models import TransformersModel
 from .corpus import encode, read_corpus, train_tokenizer
-from .distil import distillation_loss, mix, own_samples
+from .distil import Lessons, head_start, mix, own_samples
 from .shapes import Shape
-from .trainer import Plan, train
+from .trainer import Plan, compile_layers, train, windows
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,11 @@ class Recipe:
 
     vocab_size: int = 2048
     target: Shape = Shape(layers=24, width=128, heads=4)
-    draft: Shape = Shape(layers=1, width=192, heads=6)
+    draft: Shape = Shape(layers=1, width=128, heads=4)
     target_plan: Plan = Plan(tokens=9_000_000)
-    draft_plan: Plan = Plan(tokens=6_000_000, tokens_per_step=8192, context=512, final_context=512)
-    sample_tokens: int = 300_000
+    draft_plan: Plan = Plan(tokens=4_000_000, context=512, final_context=512)
+    sample_tokens: int = 100_000
+    lesson_tokens: int = 1_500_000  # text and samples that the draft learns from
     files: int | None = None  # only the first so many source files
 
 
@@ -44,6 +46,7 @@ SMALL = Recipe(
     target_plan=Plan(tokens=20_000, context=64, final_context=128, tokens_per_step=512, compile=False),
     draft_plan=Plan(tokens=20_000, context=64, final_context=64, tokens_per_step=512, compile=False),
     sample_tokens=2_000,
+    lesson_tokens=20_000,
     files=60,
 )
 
@@ -63,24 +66,34 @@ def make_pair(recipe: Recipe, work: Path, out: Path, device: str = "cpu", root: 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     text = torch.tensor([token for row in encode(tokenizer, corpus.train) for token in row])  # [tokens]
 
-    target = recipe.target.build(len(tokenizer), seed=0).to(device)
-    train(target, text, next_token_loss, recipe.target_plan, work / "target.pt", "target")
-    save(target.eval(), out / "target")
+    fresh = recipe.target.build(len(tokenizer), seed=0).to(device)
+    train(fresh, partial(windows, text), next_token_loss, recipe.target_plan, work / "target.pt", "target")
+    save(fresh, out / "target")
     tokenizer.save_pretrained(out / "target")
+    # The teacher is the target as it ships, rounding included.
+    target = LlamaForCausalLM.from_pretrained(out / "target", dtype="float32").to(device).eval()
 
     samples = work / "samples.pt"
     if not samples.exists():
         torch.save(own_samples(TransformersModel(target, tokenizer), text, recipe.sample_tokens), samples)
-    lessons = mix(text, torch.load(samples))
+    plan = recipe.draft_plan
+    if not (work / "lessons.pt").exists():
+        if plan.compile:
+            compile_layers(target)
+        stream = mix(text, torch.load(samples))
+        lessons = Lessons.record(target, stream, plan.context, recipe.lesson_tokens // plan.context)
+        torch.save({"tokens": lessons.tokens, "hidden": lessons.hidden}, work / "lessons.pt")
+    lessons = Lessons(**torch.load(work / "lessons.pt"))
     draft = recipe.draft.build(len(tokenizer), seed=1).to(device)
-    train(draft, lessons, distillation_loss(target), recipe.draft_plan, work / "draft.pt", "draft")
+    head_start(draft, target)
+    train(draft, lessons.items, lessons.loss(target.lm_head.weight.detach()), plan, work / "draft.pt", "draft")
     save(draft, out / "draft")
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
     """Write transformers' own format, weights as float16."""
     copy = type(model)(model.config).half()
-    copy.load_state_dict({name.replace("_orig_mod.", ""): value for name, value in model.state_dict().items()})
+    copy.load_state_dict(model.state_dict())
     copy.save_pretrained(folder)
 
 

@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from .muon import Muon
 
-Loss = Callable[[nn.Module, Tensor], Tensor]  # (model, tokens [batch, context + 1]) -> scalar
+Loss = Callable[[nn.Module, Tensor], Tensor]  # (model, batch [rows, ...]) -> scalar
+Items = Callable[[int, int], Iterator[Tensor]]  # (context, seed) -> endless items of `context` tokens each
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class Plan:
 
     def context_at(self, progress: float) -> int:
         return self.context if progress < 0.75 else self.final_context
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Compile a layer at a time: they share one shape, so one compilation serves them all."""
+    for layer in model.model.layers:
+        layer.compile()
 
 
 def windows(stream: Tensor, context: int, seed: int) -> Iterator[Tensor]:
@@ -71,10 +78,8 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     return made
 
 
-def train(
-    model: nn.Module, stream: Tensor, loss: Loss, plan: Plan, checkpoint: Path, name: str
-) -> dict[str, float]:
-    """Train `model` in place on `stream` [tokens]; returns {'tokens', 'minutes', 'loss'}.
+def train(model: nn.Module, items: Items, loss: Loss, plan: Plan, checkpoint: Path, name: str) -> dict[str, float]:
+    """Train `model` in place on batches of `items`; returns {'tokens', 'step', 'minutes', 'loss'}.
 
     A checkpoint at `checkpoint` is resumed from, also one that is already finished.
     """
@@ -87,9 +92,8 @@ def train(
         for optimizer, values in zip(made, saved["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         state = saved["state"]
-    if plan.compile:  # a layer at a time: one compilation serves them all
-        for layer in model.model.layers:
-            layer.compile()
+    if plan.compile:
+        compile_layers(model)
 
     def save() -> None:
         partial = checkpoint.with_suffix(".partial")
@@ -102,15 +106,14 @@ def train(
 
     model.train()
     bar = tqdm(total=plan.tokens, initial=state["tokens"], unit="token", unit_scale=True, desc=name)
-    batches, context, last_save = None, 0, time.monotonic()
+    source, context, last_save = None, 0, time.monotonic()
     while progress() < 1:
         began = time.monotonic()
         if context != plan.context_at(progress()):
             context = plan.context_at(progress())
-            batches = windows(stream, context, plan.seed + state["step"])
+            source = items(context, plan.seed + state["step"])
         rows = max(1, plan.tokens_per_step // context)
-        tokens = torch.stack([next(batches) for _ in range(rows)]).to(device)  # [rows, context + 1]
-        value = loss(model, tokens)
+        value = loss(model, torch.stack([next(source) for _ in range(rows)]).to(device))
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in made:
