@@ -1,9 +1,9 @@
 """Speculative decoding, small enough to read aloud.
 
-    import specdec_lite as sd
+import specdec_lite as sd
 
-    pair = sd.load_pair()
-    fast = sd.speculative(pair.target, sd.ModelDrafter(pair.draft), "def add(a, b):", k=4)
+pair = sd.load_pair()
+fast = sd.speculative(pair.target, sd.ModelDrafter(pair.draft), "def add(a, b):", k=4)
 """
 
 from .acceptance import SampleAndMatch, TokenRejection

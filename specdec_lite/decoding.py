@@ -76,14 +76,15 @@ class Run:
         return None in self.ended
 
     def allowed(self) -> list[int]:
-        """How many tokens each row may draft: k, less where budget or a context would be passed."""
+        """How many tokens each row may draft: k, less where the budget or the drafter's context would be passed.
+
+        The target's context needs no look: `check_limits` lets no budget reach beyond it.
+        """
         if self.session is None:
             return [0] * len(self.texts)
         rows = []
         for text, limit, ended in zip(self.texts, self.limits, self.ended, strict=True):
             room = min(self.k, limit - len(text) - 1, self.session.room(len(text)))
-            if self.target.context is not None:
-                room = min(room, self.target.context - len(text))
             rows.append(0 if ended else max(0, room))
         return rows
 

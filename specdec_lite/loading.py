@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .models import TransformersModel
+from .pocket import DRAFT, TARGET
 from .probe import probe as run_probe
 
 if TYPE_CHECKING:
@@ -56,8 +59,6 @@ def load_pair(
     if (target is None) != (draft is None):
         raise ValueError("give both a target and a draft, or neither for the pocket pair")
     if target is None:
-        from .pocket import DRAFT, TARGET
-
         if not TARGET.exists() or not DRAFT.exists():
             raise ValueError(
                 f"the pocket pair is not in {TARGET.parent}: install the package again, or remake the pair "
@@ -87,4 +88,20 @@ def _module(source: Any, device: str, dtype: str | torch.dtype | None) -> PreTra
 
     if dtype is None:
         dtype = "float32" if device == "cpu" else "auto"
-    return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True).to(device).eval()
+    with _without_bars(source in (TARGET, DRAFT)):
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True).to(device).eval()
+
+
+@contextmanager
+def _without_bars(wanted: bool) -> Iterator[None]:
+    """Hide transformers' progress bars: the pocket pair loads in a moment, and a notebook would keep them."""
+    from transformers.utils import logging
+
+    shown = wanted and logging.is_progress_bar_enabled()
+    if shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -140,9 +140,10 @@ def test_the_target_runs_once_a_round(temperature: float, drafted_by: str) -> No
         assert len(draft.widths) == 1 + sum(len(each.drafted) for each in rounds)
 
 
-def test_a_batch_is_one_forward_too() -> None:
+def test_a_batch_is_one_forward_too_and_as_wide_as_rows_that_still_go_need() -> None:
     target, draft = Counted(pair()[0]), Counted(pair()[1])
-    made = sd.speculative(target, sd.ModelDrafter(draft), PROMPTS, k=3, max_new_tokens=12)
+    made = sd.speculative(target, sd.ModelDrafter(draft), PROMPTS, k=3, max_new_tokens=12, stop=sd.Stop([17, 2]))
+    assert [len(row) == 12 for row in made.tokens].count(True) in (1, 2, 3)  # some end early, some at the budget
     steps = 1 + max(each.index for each in made.trace.rounds)
     widest = [max(len(r.drafted) for r in made.trace.rounds if r.index == i) for i in range(steps)]
     assert len(target.widths) == 1 + steps

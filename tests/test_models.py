@@ -95,14 +95,19 @@ def test_prompts_of_one_token_need_no_prefill() -> None:
     assert cache.lengths == [0, 0]
 
 
+@torch.inference_mode()
 def test_padding_may_lie_beyond_the_last_position() -> None:
-    """One row at the end of a model's context, another short: padding and drafts reach past the table of positions."""
+    """One row near the end of a model's context, another short: a wide block reaches past the table of positions."""
     model = sd.TransformersModel(build("GPT2", n_positions=16))
-    long, short = list(range(12)), [3]
-    together = sd.speculative(model, sd.PromptLookupDrafter(), [long, short], k=4, max_new_tokens=4, seed=[0, 1])
-    for row, text in enumerate((long, short)):
-        alone = sd.speculative(model, sd.PromptLookupDrafter(), text, k=4, max_new_tokens=4, seed=row)
-        assert together.tokens[row] == alone.tokens
+    texts, held = [list(range(14)), [3, 1]], [14, 2]
+    cache = model.new_cache(2, 20)
+    prefill(model, cache, [[*text, 0] for text in texts])
+    block = torch.tensor([[5, 6, 0, 0], [7, 8, 9, 10]])  # [2, 4], two real ones in the first row
+    logits = model.forward(block, cache)
+    assert cache.lengths == [n + 4 for n in held]
+    for row, real in ((0, 2), (1, 4)):
+        truth = next_logits(model, texts[row] + block[row, :real].tolist())
+        torch.testing.assert_close(logits[row, real - 1], truth, rtol=0, atol=1e-12)
 
 
 def test_what_a_model_is_read_from_its_configuration() -> None:

@@ -24,8 +24,9 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-FOLDERS = [ROOT, *(ROOT / name for name in ("docs", "notebooks", "specdec_lite"))]
-PAGES = sorted(p for folder in FOLDERS for p in (folder.glob if folder == ROOT else folder.rglob)("*.md"))
+PAGES = sorted(ROOT.glob("*.md")) + [
+    path for folder in ("docs", "notebooks", "specdec_lite") for path in sorted((ROOT / folder).rglob("*.md"))
+]
 
 LARGEST = 400_000  # bytes
 LONGEST_CELL = 15  # lines

@@ -31,7 +31,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = [Requirement(each) for each in PROJECT["dependencies"]]
 REQUIREMENTS = CORE + [Requirement(each) for extra in EXTRAS.values() for each in extra]
-PICTURES = [Requirement(each) for each in EXTRAS["pictures"]]
+OPTIONAL = EXTRAS["browser"]  # not installed by `make test`
 MODULES = sorted((ROOT / "specdec_lite").rglob("*.py"))
 PYTHONS = [f"3.{minor}.0" for minor in range(30)]
 
@@ -48,14 +48,12 @@ def blocks(language: str) -> list[str]:
 def test_every_dependency_is_bounded_and_what_is_installed_fits(requirement: Requirement) -> None:
     operators = {each.operator for each in requirement.specifier}
     assert {">=", "<"} <= operators
-    if str(requirement) not in map(str, PICTURES):  # an extra that no test needs
+    if requirement not in map(Requirement, OPTIONAL):
         assert version(requirement.name) in requirement.specifier
 
 
 def test_the_promised_floors() -> None:
-    floors = {
-        each.name: bound.version for each in CORE for bound in each.specifier if bound.operator == ">="
-    }  # what the documentation says
+    floors = {each.name: bound.version for each in CORE for bound in each.specifier if bound.operator == ">="}
     assert (PROJECT["requires-python"], floors["torch"], floors["transformers"]) == (">=3.11", "2.11", "5.17")
 
 
@@ -173,12 +171,16 @@ def test_conda_would_understand_every_spec(environment: dict) -> None:
 # The commands
 
 
+def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    """Run make as from a new shell, although these tests may run under `make test PYTHON=...` themselves."""
+    passed_on = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PYTHON", "VENV", "TORCH", "WORKERS")
+    clean = {name: value for name, value in os.environ.items() if name not in passed_on}
+    return subprocess.run(["make", *arguments], cwd=folder, env=clean, capture_output=True, text=True)
+
+
 def made(target: str) -> list[str]:
     """The commands that `make target` would run on a new machine."""
-    # An old environment is ignored: the folder is another one, which is not there.
-    told = subprocess.run(
-        ["make", "-n", target, "VENV=.none"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.replace(".none", ".venv")
+    told = make("-n", target, "VENV=.none").stdout.replace(".none", ".venv")  # a folder that is not there yet
     return [line for line in told.splitlines() if not line.startswith(("touch", "python3 -c"))]
 
 
@@ -190,7 +192,9 @@ def test_the_readme_gives_the_commands_behind_make() -> None:
     (posix,) = [block for block in blocks("sh") if "-m venv" in block]
     told = [" ".join(shlex.split(line, comments=True)) for line in posix.splitlines() if line]
     for target in ("lab", "demo", "bench", "test"):
-        for command in made(target):
+        commands = made(target)
+        assert commands[:2] == ["python3 -m venv .venv", ".venv/bin/python -m pip install torch==2.13.0"]
+        for command in commands:
             assert " ".join(shlex.split(command)) in told
     assert len(told) == 11
 
@@ -226,7 +230,7 @@ def test_a_second_call_installs_nothing(tmp_path: Path) -> None:
 
     def call(target: str) -> list[str]:
         log.write_text("")
-        subprocess.run(["make", target, "PYTHON=./fake"], cwd=tmp_path, check=True, capture_output=True)
+        assert make(target, "PYTHON=./fake", folder=tmp_path).returncode == 0
         return [line for line in log.read_text().splitlines() if " -c " not in line]
 
     def installs(lines: list[str]) -> list[str]:
@@ -249,7 +253,7 @@ def test_an_old_python_is_refused_with_what_to_do(tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; sys.version_info = (3, 10, 1); $2"\n')
     old.chmod(0o755)
-    told = subprocess.run(["make", "lab", "PYTHON=./old"], cwd=tmp_path, capture_output=True, text=True)
+    told = make("lab", "PYTHON=./old", folder=tmp_path)
     assert told.returncode != 0
     assert "./old is Python 3.10, but 3.11 or newer is needed: say for instance PYTHON=python3.12" in told.stderr
     assert not (tmp_path / ".venv").exists()

@@ -137,7 +137,7 @@ def test_the_shipped_pair_is_small_and_the_draft_much_smaller(pair: sd.Pair) -> 
 
 
 def test_the_shipped_pair_overlaps_as_its_card_says(pair: sd.Pair) -> None:
-    assert mean_overlap(pair, held_out_prompts(pair.tokenizer, 8), new_tokens=48) > 0.6
+    assert 0.5 < mean_overlap(pair, held_out_prompts(pair.tokenizer, 8), new_tokens=48) < 0.75
 
 
 def test_the_shipped_target_has_learned_python(pair: sd.Pair) -> None:

@@ -239,3 +239,10 @@ def test_the_time_split_fits_in_the_time(full: sd.Decoded) -> None:
     assert set(split) == {"draft", "verify", "rest"}
     assert all(seconds > 0 for seconds in split.values())
     assert sum(split.values()) < full.seconds
+
+
+def test_a_vocabulary_of_two_has_two_alternatives() -> None:
+    target = sd.TableModel(2, context=12)
+    trace = sd.speculative(target, sd.ModelDrafter(target), [1], k=2, max_new_tokens=5, trace="full").trace
+    assert {len(top) for each in trace.rounds for top in each.top_target + each.top_draft} == {2}
+    assert Trace.from_json(trace.to_json()) == trace

@@ -31,11 +31,13 @@ class Recipe:
 
     vocab_size: int = 2048
     target: Shape = Shape(layers=24, width=128, heads=4)
-    draft: Shape = Shape(layers=1, width=128, heads=4)
-    target_plan: Plan = Plan(tokens=9_000_000)
-    draft_plan: Plan = Plan(tokens=4_000_000, context=512, final_context=512)
+    draft: Shape = Shape(layers=2, width=128, heads=4)
+    target_plan: Plan = Plan(tokens=4_200_000)
+    draft_plan: Plan = Plan(
+        tokens=3_600_000, context=512, final_context=512, tokens_per_step=2048, muon_lr=0.01, adam_lr=0.002
+    )
     sample_tokens: int = 100_000
-    lesson_tokens: int = 1_500_000  # text and samples that the draft learns from
+    lesson_tokens: int = 1_200_000  # text and samples that the draft learns from
     files: int | None = None  # only the first so many source files
 
 

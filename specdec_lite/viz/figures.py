@@ -36,8 +36,9 @@ def k_sweep(recordings: Sequence[Recorded]) -> go.Figure:
         figure.add_trace(_line(recorded.title, ks, tokens, look), row=1, col=1)
         figure.add_trace(_line(f"{recorded.title}, predicted", ks, predicted, look, legend=False), row=1, col=2)
         figure.add_trace(_line(f"{recorded.title}, by the clock", ks, measured, look, hollow=True), row=1, col=2)
-    figure.add_hline(y=1, line=dict(color=GREY, width=1, dash="dot"), annotation_text="as fast as naive", row=1, col=2)
-    figure.update_xaxes(title="K, tokens drafted a round", dtick=1)
+    ends = [min(recordings[0].runs) - 0.4, max(recordings[0].runs) + 0.4]
+    figure.add_trace(_level("as fast as naive", ends, 1), row=1, col=2)
+    figure.update_xaxes(title="K, tokens drafted a round", dtick=1, range=ends)
     figure.update_yaxes(rangemode="tozero")
     figure.update_annotations(font_size=13)
     figure.update_layout(legend=dict(y=-0.3, entrywidth=170))
@@ -55,6 +56,13 @@ def _line(
         line=dict(color=colour, dash=dash, width=2), hovertemplate="K = %{x}: %{y:.2f}",
         marker=dict(color=PAPER if hollow else colour, symbol=symbol, size=8, line=dict(color=colour, width=1.5)),
     )  # fmt: skip
+
+
+def _level(name: str, x: list[float], y: float) -> go.Scatter:
+    import plotly.graph_objects as go
+
+    look = dict(color=GREY, width=1.5, dash="dot")
+    return go.Scatter(x=x, y=[y, y], name=name, uid=uid("sweep", name), mode="lines", line=look, hoverinfo="skip")
 
 
 def sweep_sentence(recordings: Sequence[Recorded]) -> str:
@@ -99,12 +107,12 @@ def k_sentence(recorded: Recorded, k: int) -> str:
     """What the race at one k shows, in words and numbers."""
     run = recorded.runs[k]
     accepted, drafted = sum(r.accepted for r in run.rounds), sum(len(r.drafted) for r in run.rounds)
+    brings, costs = recorded.tokens_per_round(k), recorded.cost(k)
     return (
-        f"K = {k}, {recorded.title}: {run.new_tokens} tokens in {len(run.rounds)} rounds, "
-        f"{recorded.tokens_per_round(k):.2f} tokens a round; {accepted} of {drafted} drafted tokens accepted. "
-        f"A round costs {recorded.cost(k):.2f} naive forwards of time, so the prediction is "
-        f"{recorded.tokens_per_round(k):.2f} / {recorded.cost(k):.2f} = {recorded.predicted(k):.2f} times as fast "
-        f"as naive (by the clock {recorded.measured(k):.2f})."
+        f"K = {k}, {recorded.title}: {run.new_tokens} tokens in {len(run.rounds)} rounds, {brings:.2f} tokens a round; "
+        f"{accepted} of {drafted} drafted tokens accepted.\n"
+        f"A round costs {costs:.2f} naive forwards, so the prediction is {brings:.2f} / {costs:.2f} = "
+        f"{recorded.predicted(k):.2f} times as fast as naive; the clock said {recorded.measured(k):.2f}."
     )
 
 

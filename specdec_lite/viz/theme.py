@@ -61,11 +61,16 @@ class Work:
     name: str
     colour: str
     height: float  # share of a full bar
+    shape: str  # the height in a word, for a legend without colours
 
 
 WORK = {
     work.name: work
-    for work in (Work("target forward", SKY, 1.0), Work("drafting", ORANGE, 0.5), Work("the rest", GREY, 0.15))
+    for work in (
+        Work("target forward", SKY, 1.0, "tall"),
+        Work("drafting", ORANGE, 0.5, "short"),
+        Work("the rest", GREY, 0.15, "flat"),
+    )
 }
 
 

@@ -56,7 +56,7 @@ def race_parts(
     ]
     end = max(_seconds(naive), _seconds(fast)) / unit
     height = int(150 + 36 * (naive_at + 2))
-    legend = dict(yref="container", yanchor="bottom", entrywidth=118)
+    legend = dict(yref="container", yanchor="bottom", entrywidth=140)
     layout = dict(
         height=height,
         barmode="overlay",
@@ -86,17 +86,20 @@ def _bars(name: str, lanes: Lanes, unit: float) -> dict[str, Any]:
         clock = 0.0
         for each in trace.rounds:
             for part, label in PARTS.items():
-                seconds = each.seconds.get(part, 0.0)
-                pieces = len(each.drafted) if part == "draft" else 1  # naive decoding drafts nothing
-                if label == name and pieces:
+                seconds, pieces = each.seconds.get(part, 0.0), 1
+                if part == "draft":
+                    pieces, label = (len(each.drafted), label) if each.drafted else (1, "the rest")
+                if label == name:
                     base += [round((clock + seconds * i / pieces) / unit, 3) for i in range(pieces)]
                     width += [round(seconds / pieces / unit, 3)] * pieces
                     y += [at + BAR * work.height / 2] * pieces
                     hover += [_work(each, name, seconds / unit)] * pieces
                 clock += seconds
     marker = dict(color=work.colour, line=dict(color=PAPER, width=0.7 * work.height))
-    look = dict(type="bar", name=name, uid=uid("race", name), legend="legend", hoverinfo="text", marker=marker)
-    return look | dict(x=width, y=y, base=base, orientation="h", width=BAR * work.height, hovertext=hover)
+    look = dict(type="bar", name=f"{name} ({work.shape})", uid=uid("race", name), legend="legend", hoverinfo="text")
+    return look | dict(
+        x=width, y=y, base=base, orientation="h", width=BAR * work.height, hovertext=hover, marker=marker
+    )
 
 
 def _work(each: Round, name: str, length: float) -> str:

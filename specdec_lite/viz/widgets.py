@@ -20,6 +20,7 @@ from .tokens import tokens_html
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+WIDTH = 820  # pixels, as wide as the text under it
 MISSING = "A still picture: install ipywidgets and anywidget for the slider (pip install 'specdec-lite[notebooks]')."
 MOVING = ("x", "y", "base", "hovertext")  # what differs between two figures of the same make
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -43,7 +44,8 @@ class KExplorer:
 
     def __init__(self, recordings: Sequence[Recorded] | None = None, k: int = 4) -> None:
         self.recordings = {each.temperature: each for each in recordings or load_recorded()}
-        self._k, self._temperature = k, next(iter(self.recordings))
+        self._temperature = next(iter(self.recordings))
+        self._k = self._known(k)
         self.live = self._build() if live_possible() else None
 
     @property
@@ -61,9 +63,12 @@ class KExplorer:
 
     @k.setter
     def k(self, value: int) -> None:
-        if value not in self.recorded.runs:
-            raise ValueError(f"k must be one of {list(self.recorded.runs)}, got {value}")
-        self._move(k=value)
+        self._move(k=self._known(value))
+
+    def _known(self, k: int) -> int:
+        if k not in self.recorded.runs:
+            raise ValueError(f"k must be one of {list(self.recorded.runs)}, got {k}")
+        return k
 
     @property
     def temperature(self) -> float:
@@ -95,7 +100,7 @@ class KExplorer:
         choices = [(each.title, temperature) for temperature, each in self.recordings.items()]
         self.switch = w.ToggleButtons(options=choices, value=self._temperature, style=dict(button_width="130px"))
         self.readout, self.words = w.HTML(self._readout()), w.HTML(self.page())
-        self.plot = go.FigureWidget(self.figure())
+        self.plot = go.FigureWidget(self.figure().update_layout(width=WIDTH))  # of itself it stays at 700
         self.slider.observe(lambda change: setattr(self, "k", change["new"]), "value")
         self.switch.observe(lambda change: setattr(self, "temperature", change["new"]), "value")
         return w.VBox([w.HBox([self.slider, self.switch]), self.readout, self.plot, self.words])
@@ -111,8 +116,9 @@ class KExplorer:
         redraw(self.plot, recorded_race_parts(self.recorded, self._k))
 
     def _readout(self) -> str:
-        style = f"font:14px/1.5 {SANS};color:{INK};background:{PAPER};padding:4px 8px;max-width:820px"
-        return f'<div class="specdec-readout" role="status" style="{style}">{escape(self.text)}</div>'
+        style = f"font:14px/1.5 {SANS};color:{INK};background:{PAPER};padding:4px 8px;max-width:{WIDTH}px"
+        lines = escape(self.text).replace("\n", "<br>")
+        return f'<div class="specdec-readout" role="status" style="{style}">{lines}</div>'
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         if self.live is None:
