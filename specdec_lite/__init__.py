@@ -7,7 +7,7 @@ fast = sd.speculative(pair.target, sd.ModelDrafter(pair.draft), "def add(a, b):"
 """
 
 from .acceptance import SampleAndMatch, TokenRejection
-from .decoding import Decoded, autoregressive, speculative, stream
+from .decoding import Decoded, autoregressive, speculative, stream, stream_text
 from .distributions import Sampling
 from .drafters import ModelDrafter, PromptLookupDrafter
 from .hardware.machine import environment
@@ -36,4 +36,5 @@ __all__ = [
     "load_pair",
     "speculative",
     "stream",
+    "stream_text",
 ]

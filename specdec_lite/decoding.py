@@ -1,8 +1,4 @@
-"""Naive and speculative decoding: one round, and the loop around it.
-
-A round drafts, verifies, accepts, corrects and rewinds. Naive decoding is the round with
-nothing drafted, so both run models through the same code and a comparison is fair.
-"""
+"""Naive and speculative decoding, at once or as a stream; `run` has the round they repeat."""
 
 from __future__ import annotations
 
@@ -11,17 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from .acceptance import Rule, TokenRejection
-from .distributions import Sampling, probabilities
-from .drafters import Draft, Drafter, certain
-from .models import LanguageModel, prefill
-from .observe import Outcome, Stopwatch
-from .prompts import Prompt, check_kinds, check_limits, to_token_ids
+from .distributions import Sampler, Sampling
+from .drafters import Drafter
+from .models import LanguageModel
+from .processors import Chain, Processors, to_chains
+from .prompts import Prompt, check_kinds, check_limits, is_single, to_token_ids
 from .randomness import Randomness, SeededStreams
+from .run import Run
 from .stopping import Stop
+from .text import Pieces, before_stop
 from .trace import Detail, Round, Trace
 
 MAX_K = 16
@@ -42,147 +37,19 @@ class Decoded:
         return self.trace.new_tokens / self.seconds
 
 
-class Run:
-    """The state of one decoding: texts, caches and who is still going."""
-
-    @torch.inference_mode()
-    def __init__(
-        self,
-        target: LanguageModel,
-        drafter: Drafter | None,
-        texts: list[list[int]],
-        *,
-        k: int,
-        max_new_tokens: int,
-        sampling: Sampling,
-        stop: Stop,
-        rule: Rule,
-        randomness: Randomness,
-        detail: Detail,
-    ) -> None:
-        self.target, self.texts, self.k = target, [list(text) for text in texts], k
-        self.sampling, self.stop, self.rule, self.randomness, self.detail = sampling, stop, rule, randomness, detail
-        self.starts = [len(text) for text in texts]
-        self.limits = [len(text) + max_new_tokens for text in texts]
-        self.ended: list[str | None] = [None] * len(texts)
-        self.index = 0
-        capacity = max(self.limits) + k + 1
-        self.cache = target.new_cache(len(texts), capacity)
-        self.session = drafter and drafter.open(self.texts, capacity, target.vocab_size, target.device)
-        prefill(target, self.cache, self.texts)
-
-    @property
-    def going(self) -> bool:
-        return None in self.ended
-
-    def allowed(self) -> list[int]:
-        """How many tokens each row may draft: k, less where the budget or the drafter's context would be passed.
-
-        The target's context needs no look: `check_limits` lets no budget reach beyond it.
-        """
-        if self.session is None:
-            return [0] * len(self.texts)
-        rows = []
-        for text, limit, ended in zip(self.texts, self.limits, self.ended, strict=True):
-            room = min(self.k, limit - len(text) - 1, self.session.room(len(text)))
-            rows.append(0 if ended else max(0, room))
-        return rows
-
-    @torch.inference_mode()
-    def round(self) -> list[Round]:
-        """One round for every row that still goes: between 1 and k + 1 new tokens each."""
-        clock, allowed = Stopwatch(self.target.device), self.allowed()
-        self.randomness.begin_round()
-
-        # 1. Draft: up to k tokens a row, each with the distribution it was drawn from.
-        draft = self._draft(max(allowed))  # tokens [batch, k], probs [batch, k, vocab]
-        drafted = [min(count, most) for count, most in zip(draft.count, allowed, strict=True)]
-        clock.lap("draft")
-
-        # 2. Verify: the target scores the last token and all k drafts in one forward.
-        last = torch.tensor([text[-1:] for text in self.texts], device=self.target.device)  # [batch, 1]
-        block = torch.cat([last, draft.tokens], 1)  # [batch, k + 1]
-        logits = self.target.forward(block, self.cache)  # [batch, k + 1, vocab]
-        clock.lap("verify")
-        p_target = probabilities(logits, self.sampling)  # [batch, k + 1, vocab]
-
-        # 3. Accept drafted tokens from the left until one fails.
-        real = _real(drafted, draft.tokens)  # [batch, k]
-        chance = self.rule.chance(p_target[:, :-1], draft.probs, draft.tokens) * real  # [batch, k]
-        accepted, uniform = self.randomness.accepted_prefix(chance)  # [batch], [batch, k]
-
-        # 4. Correct the token that failed, or take the bonus token after the last one.
-        token = self.randomness.sample(self._last_distribution(p_target, draft, accepted, real))  # [batch]
-
-        # 5. Bring the verdict to the host; keep what no stop cuts off; rewind the cache to it.
-        outcome = Outcome(draft, p_target, chance, uniform, accepted, token, logits.amax((1, 2)))
-        rounds = [self._keep(row, drafted[row], fields) for row, fields in enumerate(outcome.to_host(self.detail))]
-        self.cache.rewind([block.shape[1] - (len(each.kept) if each else 0) for each in rounds])
-        clock.lap("rest")
-        self.index += 1
-        alive = [each for each in rounds if each]
-        for each in alive:
-            each.seconds = clock.seconds()
-        return alive
-
-    def _draft(self, k: int) -> Draft:
-        if k == 0 or self.session is None:
-            return certain([[] for _ in self.texts], self.target.vocab_size, self.target.device)
-        return self.session.propose(self.texts, k, self.sampling, self.randomness)
-
-    def _last_distribution(self, p_target: Tensor, draft: Draft, accepted: Tensor, real: Tensor) -> Tensor:
-        """Where a row's last token is drawn from. -> [batch, vocab]"""
-        rows = torch.arange(len(accepted), device=accepted.device)
-        p_bonus = p_target[rows, accepted]  # [batch, vocab], the target's own at the first place not accepted
-        if draft.tokens.shape[1] == 0:
-            return p_bonus
-        at = accepted.clamp_max(draft.tokens.shape[1] - 1)  # [batch]
-        corrected = self.rule.correction(p_bonus, draft.probs[rows, at], draft.tokens[rows, at])
-        everything = accepted == real.sum(1)  # [batch]
-        return torch.where(everything.unsqueeze(1), p_bonus, corrected)
-
-    def _keep(self, row: int, drafted: int, fields: dict[str, Any]) -> Round | None:
-        """Commit a row's new tokens to its text. None when the row had ended before."""
-        if self.ended[row]:
-            return None
-        text, accepted = self.texts[row], fields["accepted"]
-        for name in ("drafted", "p_target", "p_draft", "overlap", "chance", "uniform", "top_draft", "full_draft"):
-            if name in fields:
-                fields[name] = fields[name][:drafted]
-        for name in ("top_target", "full_target"):
-            if name in fields:
-                fields[name] = fields[name][: drafted + 1]
-        block = fields["drafted"][:accepted] + [fields["token"]]
-        new, budget = text[self.starts[row] :], self.limits[row] - len(text)
-        kept, ended = self.stop.cut(new, block, budget, self._decode)
-        kind = "sampled" if drafted == 0 else "bonus" if accepted == drafted else "corrected"
-        made = Round(row=row, index=self.index, position=len(text), kind=kind, kept=kept, ended=ended, **fields)
-        text += kept
-        self.ended[row] = ended
-        return made
-
-    def _decode(self, tokens: list[int]) -> str:
-        return self.target.tokenizer.decode(tokens)
-
-
-def _real(drafted: list[int], tokens: Tensor) -> Tensor:
-    """1 where a token was really drafted, 0 on padding. -> [batch, k]"""
-    count = torch.tensor(drafted, device=tokens.device).unsqueeze(1)
-    return (torch.arange(tokens.shape[1], device=tokens.device) < count).long()
-
-
 def start(
     target: LanguageModel,
     drafter: Drafter | None,
     prompt: Prompt,
     *,
     k: int,
-    max_new_tokens: int,
-    sampling: Sampling | None,
-    stop: Stop | None,
-    seed: int | Sequence[int],
-    rule: Rule | None,
-    trace: Detail,
+    max_new_tokens: int = 64,
+    sampling: Sampling | None = None,
+    stop: Stop | None = None,
+    processors: Chain | Sequence[Chain] | None = None,
+    seed: int | Sequence[int] = 0,
+    rule: Rule | None = None,
+    trace: Detail = "summary",
     randomness: Randomness | None = None,
 ) -> Run:
     """Check every argument, then prefill. Row r of a batch draws from seed + r, or from seed[r].
@@ -194,13 +61,14 @@ def start(
     texts = to_token_ids(prompt, target)
     stop = Stop(target.end_tokens) if stop is None else stop
     seeds = check_limits(target, texts, k, MAX_K if drafter else 0, max_new_tokens, seed, stop, trace)
+    chains = to_chains(processors, texts, target.vocab_size, target.device)
     return Run(
         target,
         drafter,
         texts,
         k=k,
         max_new_tokens=max_new_tokens,
-        sampling=Sampling() if sampling is None else sampling,
+        sampler=Sampler(Sampling() if sampling is None else sampling, Processors(chains)),
         stop=stop,
         rule=TokenRejection() if rule is None else rule,
         randomness=SeededStreams(seeds, k, target.device) if randomness is None else randomness,
@@ -217,6 +85,7 @@ def stream(
     max_new_tokens: int = 64,
     sampling: Sampling | None = None,
     stop: Stop | None = None,
+    processors: Chain | Sequence[Chain] | None = None,
     seed: int | Sequence[int] = 0,
     rule: Rule | None = None,
     trace: Detail = "summary",
@@ -228,7 +97,7 @@ def stream(
     """
     run = start(
         target, drafter, prompt, k=k if drafter else 0, max_new_tokens=max_new_tokens, sampling=sampling,
-        stop=stop, seed=seed, rule=rule, trace=trace,
+        stop=stop, processors=processors, seed=seed, rule=rule, trace=trace,
     )  # fmt: skip
     return _rounds(run)
 
@@ -236,6 +105,40 @@ def stream(
 def _rounds(run: Run) -> Iterator[Round]:
     while run.going:
         yield from run.round()
+
+
+def stream_text(
+    target: LanguageModel, drafter: Drafter | None, prompt: Prompt, *, k: int = 4, **options: Any
+) -> Iterator[str]:
+    """Yield text as it becomes certain; the pieces together are `Decoded.text`.
+
+    A piece never ends inside a character, and what may be the beginning of a stop string waits.
+    One prompt only; options as for `stream`.
+
+    Raises:
+        ValueError, TypeError: as `stream`; also a batch, or a model without a tokenizer.
+    """
+    if target.tokenizer is None:
+        raise ValueError("text needs a tokenizer: load the model with one, or use stream() for tokens")
+    run = start(target, drafter, prompt, k=k if drafter else 0, **options)
+    if len(run.texts) > 1:
+        raise ValueError(f"stream_text takes one prompt, got {len(run.texts)}: call it for each, or use stream()")
+    return _pieces(run)
+
+
+def _pieces(run: Run) -> Iterator[str]:
+    begin = run.starts[0]
+    last_of_prompt, decode, stop = run.texts[0][begin - 1], run.target.tokenizer.decode, run.stop
+    pieces, text, shown = Pieces(run.target.tokenizer, run.texts[0]), "", 0
+    for each in _rounds(run):
+        text += "".join(pieces.add(token) for token in each.kept)
+        new = run.texts[0][begin:]
+        if each.ended:
+            text = before_stop(run.target.tokenizer, stop, last_of_prompt, new)
+        certain = len(text) - (0 if each.ended else stop.pending([last_of_prompt, *new], decode))
+        if certain > shown:
+            yield text[shown:certain]
+            shown = certain
 
 
 def speculative(
@@ -247,6 +150,7 @@ def speculative(
     max_new_tokens: int = 64,
     sampling: Sampling | None = None,
     stop: Stop | None = None,
+    processors: Chain | Sequence[Chain] | None = None,
     seed: int | Sequence[int] = 0,
     rule: Rule | None = None,
     trace: Detail = "summary",
@@ -256,11 +160,16 @@ def speculative(
     Args:
         target: whose distribution the text follows.
         drafter: who proposes.
-        prompt: a string, token ids, or a list of either for a batch.
+        prompt: a string, token ids or chat messages ({"role": ..., "content": ...}), or a list of one
+            of these for a batch.
         k: tokens drafted a round, 1 to 16.
         max_new_tokens: never exceeded; at least 1.
         sampling: default temperature 1.
         stop: None for the model's own end-of-sequence ids; `Stop()` never stops early.
+        processors: logits processors that keep no state, applied before `sampling` to draft and
+            target alike: functions (input_ids [1, n], scores [1, vocab]) -> scores, such as those of
+            transformers. One list for all rows, or a list of lists, one for each row. They run on the
+            host, so each place of a round may cost a synchronisation.
         seed: an integer, row r of a batch then draws from seed + r; or one for each row.
         rule: default `TokenRejection()`.
         trace: "off", "summary" or "full" (keeps whole distributions: for small vocabularies).
@@ -274,7 +183,7 @@ def speculative(
     began = time.perf_counter()
     run = start(
         target, drafter, prompt, k=k, max_new_tokens=max_new_tokens, sampling=sampling,
-        stop=stop, seed=seed, rule=rule, trace=trace,
+        stop=stop, processors=processors, seed=seed, rule=rule, trace=trace,
     )  # fmt: skip
     return finish(run, prompt, began)
 
@@ -286,6 +195,7 @@ def autoregressive(
     max_new_tokens: int = 64,
     sampling: Sampling | None = None,
     stop: Stop | None = None,
+    processors: Chain | Sequence[Chain] | None = None,
     seed: int | Sequence[int] = 0,
     trace: Detail = "summary",
 ) -> Decoded:
@@ -293,7 +203,7 @@ def autoregressive(
     began = time.perf_counter()
     run = start(
         target, None, prompt, k=0, max_new_tokens=max_new_tokens, sampling=sampling,
-        stop=stop, seed=seed, rule=None, trace=trace,
+        stop=stop, processors=processors, seed=seed, rule=None, trace=trace,
     )  # fmt: skip
     return finish(run, prompt, began)
 
@@ -305,8 +215,8 @@ def finish(run: Run, prompt: Prompt, began: float) -> Decoded:
     tokens = [text[n:] for text, n in zip(run.texts, run.starts, strict=True)]
     texts = None
     if run.target.tokenizer is not None:
-        texts = [run.target.tokenizer.decode(row, skip_special_tokens=True) for row in tokens]
-        texts = [text[: run.stop.found(text)] for text in texts]
-    if isinstance(prompt, str) or isinstance(prompt[0], int):
+        rows = zip(run.texts, run.starts, strict=True)
+        texts = [before_stop(run.target.tokenizer, run.stop, text[n - 1], text[n:]) for text, n in rows]
+    if is_single(prompt):
         return Decoded(tokens[0], texts and texts[0], made, seconds)
     return Decoded(tokens, texts, made, seconds)

@@ -1,16 +1,18 @@
 """From logits to the distribution that is sampled, and from there to a token.
 
-The same function serves draft and target. A drafted token never travels without its
-distribution: `draw` returns both.
+The same functions serve draft and target. A drafted token never travels without its
+distribution: `Sampler.draw` returns both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .processors import Processors
 from .randomness import Randomness
 
 
@@ -53,10 +55,11 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
     logits [..., vocab] -> probabilities [..., vocab], float64 (float32 on mps, which has no float64).
     """
-    scores = logits.float() if logits.device.type == "mps" else logits.double()
+    scores = widest(logits)
     if sampling.greedy:
-        best = scores.argmax(-1, keepdim=True)  # [..., 1]
-        return torch.zeros_like(scores).scatter_(-1, best, 1.0)
+        peak, best = scores.max(-1, keepdim=True)  # [..., 1] each
+        one = torch.where(peak > -torch.inf, 1.0, torch.nan).to(scores.dtype)  # no token is left: not a number
+        return torch.zeros_like(scores).scatter_(-1, best, one)
     if sampling.temperature != 1:
         scores = (scores - scores.amax(-1, keepdim=True)) / sampling.temperature  # the tiniest one cannot overflow
     if 0 < sampling.top_k < scores.shape[-1]:
@@ -79,10 +82,31 @@ def keep_nucleus(scores: Tensor, top_p: float) -> Tensor:
     return scores.masked_fill(torch.zeros_like(outside).scatter_(-1, order, outside), -torch.inf)
 
 
-def draw(logits: Tensor, sampling: Sampling, randomness: Randomness) -> tuple[Tensor, Tensor]:
-    """Sample a token and keep the distribution it came from.
+def widest(values: Tensor) -> Tensor:
+    """In float64; float32 on mps, which has no float64."""
+    return values.float() if values.device.type == "mps" else values.double()
 
-    logits [batch, vocab] -> (tokens [batch], probs [batch, vocab]).
-    """
-    probs = probabilities(logits, sampling)
-    return randomness.sample(probs), probs
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a run draws: each row's logits processors, then `Sampling`, as in transformers."""
+
+    sampling: Sampling
+    processors: Processors
+
+    def probabilities(self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor) -> Tensor:
+        """Distributions at the last n places of texts + tokens.
+
+        logits [batch, n, vocab], tokens [batch, m] drafted after the texts, n <= m + 1 -> [batch, n, vocab].
+        """
+        return probabilities(self.processors(widest(logits), texts, tokens), self.sampling)
+
+    def draw(
+        self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor, randomness: Randomness
+    ) -> tuple[Tensor, Tensor]:
+        """Sample what follows texts + tokens, and keep the distribution it came from.
+
+        logits [batch, vocab], tokens [batch, m] -> (token [batch], probs [batch, vocab]).
+        """
+        probs = self.probabilities(logits.unsqueeze(1), texts, tokens)[:, 0]
+        return randomness.sample(probs), probs

@@ -12,8 +12,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from .distributions import Sampling, draw
+from .distributions import Sampler
 from .models import LanguageModel, prefill
 from .randomness import Randomness
 
@@ -38,7 +39,7 @@ class DraftSession(Protocol):
     def room(self, length: int) -> int:
         """How many tokens may be proposed after a text of this length."""
 
-    def propose(self, texts: Texts, k: int, sampling: Sampling, randomness: Randomness) -> Draft:
+    def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
         """Between 0 and k tokens to follow each text."""
 
 
@@ -55,27 +56,38 @@ class ModelDrafter:
         self.model = model
 
     def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> ModelDraftSession:
-        if (self.model.vocab_size, self.model.device) != (vocab_size, device):
-            raise ValueError(
-                f"the draft has {self.model.vocab_size} tokens on {self.model.device} and the target {vocab_size} "
-                f"on {device}: both must use one tokenizer and one device"
-            )
-        return ModelDraftSession(self.model, texts, capacity)
+        if self.model.device != device:
+            raise ValueError(f"the draft is on {self.model.device} and the target on {device}: both need one device")
+        return ModelDraftSession(self.model, texts, capacity, vocab_size)
 
 
 class ModelDraftSession:
-    """The draft model's cache. It holds every token of a text but the last, and rewinds to that."""
+    """The draft model's cache. It holds every token of a text but the last, and rewinds to that.
 
-    def __init__(self, model: LanguageModel, texts: Texts, capacity: int) -> None:
-        self.model = model
+    Vocabularies are often padded to different widths over one tokenizer. `p_draft` is a distribution
+    over the target's `vocab_size` tokens: a narrower draft gives the others nothing, a wider one is
+    cut and normalised again. A token that the draft does not know is fed to it as its last one.
+    """
+
+    def __init__(self, model: LanguageModel, texts: Texts, capacity: int, vocab_size: int) -> None:
+        self.model, self.vocab_size = model, vocab_size
         self.cache = model.new_cache(len(texts), capacity)
         self.cached = [0] * len(texts)  # tokens of each text that the cache holds
         if max(self.room(len(text)) for text in texts) > 0:  # a row without room goes along, unheard
-            prefill(model, self.cache, texts)
+            prefill(model, self.cache, [self.known(text) for text in texts])
             self.cached = [len(text) - 1 for text in texts]
 
     def room(self, length: int) -> int:
         return 10**9 if self.model.context is None else max(0, self.model.context - length)
+
+    def known(self, text: Sequence[int]) -> list[int]:
+        """The text in tokens of the draft."""
+        return [min(token, self.model.vocab_size - 1) for token in text]
+
+    def fit(self, logits: Tensor) -> Tensor:
+        """[batch, the draft's vocab] -> [batch, the target's vocab]"""
+        missing = self.vocab_size - logits.shape[-1]
+        return pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[:, : self.vocab_size]
 
     def unfed(self, texts: Texts) -> int:
         """How many tokens at the end of the texts to feed: 1, or 2 after full acceptance.
@@ -85,20 +97,20 @@ class ModelDraftSession:
         """
         return max(len(text) - min(held, len(text) - 1) for text, held in zip(texts, self.cached, strict=True))
 
-    def propose(self, texts: Texts, k: int, sampling: Sampling, randomness: Randomness) -> Draft:
+    def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
         n = self.unfed(texts)  # rows that lack fewer are fed a token twice, to the same slot
         rows = list(zip(texts, self.cached, strict=True))
         self.cache.rewind([max(0, held - (len(text) - n)) for text, held in rows])
-        feed = torch.tensor([list(text[-n:]) for text in texts], device=self.model.device)  # [batch, n]
-        tokens, probs = [], []
+        feed = torch.tensor([self.known(text[-n:]) for text in texts], device=self.model.device)  # [batch, n]
+        tokens, probs = feed[:, :0], []  # [batch, 0]
         for _ in range(k):
-            logits = self.model.forward(feed, self.cache, last_only=True)[:, -1]  # [batch, vocab]
-            token, p_draft = draw(logits, sampling, randomness)
-            tokens.append(token)
+            logits = self.fit(self.model.forward(feed, self.cache, last_only=True)[:, -1])  # [batch, vocab]
+            token, p_draft = sampler.draw(logits, texts, tokens, randomness)
+            tokens = torch.cat([tokens, token.unsqueeze(1)], 1)  # [batch, drafted so far]
             probs.append(p_draft)
-            feed = token.unsqueeze(1)  # [batch, 1]
+            feed = tokens[:, -1:].clamp_max(self.model.vocab_size - 1)  # [batch, 1]
         self.cached = [len(text) + k - 1 for text in texts]
-        return Draft(torch.stack(tokens, 1), torch.stack(probs, 1), [k] * len(texts))
+        return Draft(tokens, torch.stack(probs, 1), [k] * len(texts))
 
 
 class PromptLookupDrafter:
@@ -140,7 +152,7 @@ class PromptLookupSession:
     def room(self, length: int) -> int:
         return 10**9
 
-    def propose(self, texts: Texts, k: int, sampling: Sampling, randomness: Randomness) -> Draft:
+    def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
         found = [self.drafter.continuation(text, k) for text in texts]
         return certain(found, self.vocab_size, self.device)
 

@@ -28,6 +28,7 @@ class Outcome:
     accepted: Tensor  # [batch]
     token: Tensor  # [batch]
     peak: Tensor  # [batch], the target's largest logit: not a number where any of them is none
+    mass: Tensor  # [batch], of the last token's distribution: not a number where processors left no token
 
     def to_host(self, detail: Detail) -> list[dict[str, Any]]:
         """For each row, the fields of a `trace.Round` that the device knows. The round's only synchronisation.
@@ -35,7 +36,8 @@ class Outcome:
         Raises:
             ValueError: the target's logits are not numbers.
         """
-        fields = {"peak": self.peak, "accepted": self.accepted, "token": self.token, "drafted": self.draft.tokens}
+        fields = {"peak": self.peak, "mass": self.mass}
+        fields |= {"accepted": self.accepted, "token": self.token, "drafted": self.draft.tokens}
         if detail != "off":
             fields |= self._numbers()
         if detail == "full":
@@ -75,6 +77,8 @@ def _unpack(row: list[float], fields: dict[str, Tensor]) -> dict[str, Any]:
             f"the target's largest logit is {peak}: its arithmetic overflowed or its weights are broken. "
             "With float16, load the model in bfloat16 or float32"
         )
+    if not values.pop("mass") > 0:
+        raise ValueError("the logits processors left no token with a probability: together they mask them all")
     values["accepted"], values["token"] = int(values["accepted"]), int(values["token"])
     values["drafted"] = [int(token) for token in values["drafted"]]
     for name in ("top_target", "top_draft"):

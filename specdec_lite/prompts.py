@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 from .acceptance import Rule
 from .distributions import Sampling
@@ -12,25 +12,30 @@ from .models import LanguageModel
 from .stopping import Stop
 from .trace import Detail
 
-Prompt = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
+Chat = Sequence[Mapping[str, Any]]  # messages: {"role": "user", "content": "..."}
+One = str | Sequence[int] | Chat
+Prompt = One | Sequence[One]
+
+
+def is_single(prompt: Prompt) -> bool:
+    """Whether this is one prompt, and not a batch."""
+    return isinstance(prompt, str) or isinstance(prompt[0], int | Mapping)
 
 
 def to_token_ids(prompt: Prompt, target: LanguageModel) -> list[list[int]]:
-    """A string, token ids, or a list of either -> one list of ids for each row.
+    """A string, token ids, chat messages, or a list of one of these -> one list of ids for each row.
 
     Raises:
         TypeError: something else.
-        ValueError: nothing in it, a token outside the vocabulary, a string without a tokenizer.
+        ValueError: nothing in it, a token outside the vocabulary, a string without a tokenizer, messages
+            without a chat template.
     """
-    if isinstance(prompt, str):
-        prompt = [prompt]
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
         got = type(prompt).__name__ + _remedy(prompt)
-        raise TypeError(f"prompt must be a string, a list of token ids, or a list of either, got {got}")
+        raise TypeError(f"prompt must be a string, token ids, chat messages, or a list of one of these, got {got}")
     if not prompt:
         raise ValueError("prompt is empty: give at least one token to continue from")
-    rows = [prompt] if isinstance(prompt[0], int) else list(prompt)
-    return [_row(row, target) for row in rows]
+    return [_row(row, target) for row in ([prompt] if is_single(prompt) else prompt)]
 
 
 def _row(row: object, target: LanguageModel) -> list[int]:
@@ -38,6 +43,8 @@ def _row(row: object, target: LanguageModel) -> list[int]:
         if target.tokenizer is None:
             raise ValueError("a string prompt needs a tokenizer: load the model with one, or pass token ids")
         row = target.tokenizer.encode(row)
+    elif isinstance(row, Sequence) and any(isinstance(each, Mapping) for each in row):
+        row = _chat(row, target)
     if not isinstance(row, Sequence) or isinstance(row, bytes):
         raise TypeError(f"each prompt must be a string or a list of token ids, got {row!r:.80}{_remedy(row)}")
     for token in row:
@@ -49,6 +56,20 @@ def _row(row: object, target: LanguageModel) -> list[int]:
         if not 0 <= token < target.vocab_size:
             raise ValueError(f"token {token} is outside the vocabulary (0 to {target.vocab_size - 1})")
     return list(row)
+
+
+def _chat(messages: Chat, target: LanguageModel) -> list[int]:
+    """Messages in the tokenizer's own chat format, up to where the next answer begins or the last one goes on."""
+    for message in messages:
+        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+            raise TypeError(f"a chat message must be a dict with 'role' and 'content', got {message!r:.80}")
+    if not getattr(target.tokenizer, "chat_template", None):
+        raise ValueError("chat messages need a tokenizer with a chat template, and this one has none: pass a string")
+    answering = messages[-1]["role"] == "assistant"
+    made = target.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=not answering, continue_final_message=answering, return_dict=True
+    )
+    return list(made["input_ids"])
 
 
 def _remedy(value: object) -> str:

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from .text import Pieces
 from .viz.theme import KINDS
 
 if TYPE_CHECKING:
@@ -85,47 +86,33 @@ class Ink:
 
 
 class TokenWriter:
-    """Writes a text token by token as it grows, each in the style and with the mark of its kind.
-
-    A token may end inside a character (byte-level vocabularies): it waits for the rest.
-    """
-
-    CONTEXT = 8  # tokens decoded again before new ones: some tokenizers treat a text's beginning differently
-    LONGEST = 4  # bytes of a UTF-8 character; what is not one by then never will be
+    """Writes a text token by token as it grows, each in the style and with the mark of its kind."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ink: Ink) -> None:
-        self.tokenizer, self.ink = tokenizer, ink
+        self.ink, self.pieces = ink, Pieces(tokenizer, prompt)
         self.gutter = f"  {ink.glyph('│', '|')} "
-        self.shown: list[int] = list(prompt[-self.CONTEXT :])
-        self.held: list[tuple[int, str]] = []
+        self.kinds: list[str] = []  # of the tokens not written yet
         ink.write(ink(self.gutter, "note"))
         self._write(tokenizer.decode(prompt, skip_special_tokens=True), "prompt")
 
     def add(self, token: int, kind: str) -> None:
         """The next token: 'accepted', 'corrected', 'bonus' or 'sampled'."""
-        self.held.append((token, kind))
-        if not self._piece().endswith("\ufffd") or len(self.held) >= self.LONGEST:
-            self._release()
+        self.kinds.append(kind)
+        self._release(self.pieces.add(token))
 
     def close(self) -> None:
         """The text has ended; end the line."""
-        self._release()
+        self._release(self.pieces.close())
         self.ink.line()
 
-    def _piece(self) -> str:
-        before = self.tokenizer.decode(self.shown, skip_special_tokens=True)
-        after = self.tokenizer.decode(self.shown + [token for token, _ in self.held], skip_special_tokens=True)
-        return after[len(before) :]
-
-    def _release(self) -> None:
-        if not self.held:
+    def _release(self, piece: str) -> None:
+        count = len(self.kinds) - len(self.pieces.held)
+        kinds, self.kinds = self.kinds[:count], self.kinds[count:]
+        if not kinds:
             return
-        kinds = [kind for _, kind in self.held]
         for kind in kinds:
             self.ink.write(self.ink.mark(kind))
-        self._write(self._piece(), kinds[-1])
-        self.shown = (self.shown + [token for token, _ in self.held])[-self.CONTEXT :]
-        self.held = []
+        self._write(piece, kinds[-1])
 
     def _write(self, text: str, kind: str) -> None:
         """Lines behind the gutter; a model's control characters must not reach the terminal."""

@@ -113,7 +113,7 @@ def test_k_has_the_loop_s_limit():
         (["demo", "--device", "toaster"], "--device toaster cannot be used here"),
         (["demo", "--target", "somewhere"], "give both a target and a draft"),
         (["demo", "--target", "/no/such/folder", "--draft", "/no/such/folder"], "there is no folder /no/such/folder"),
-        (["demo", "--target", "no/model", "--draft", "no/draft"], "cannot load no/model and no/draft"),
+        (["demo", "--target", "no/model", "--draft", "no/draft"], "cannot load the target no/model"),
         (["bench", "--k", "2", "99"], "must be a whole number from 1 to 16, got '99'"),
         (["bench", "--temperatures", "0", "cold"], "must be 0 (greedy) or a positive number, got 'cold'"),
         (["bench", "--only", "mine"], "invalid choice: 'mine'"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from specdec_lite import Sampling
-from specdec_lite.distributions import draw, probabilities
+from specdec_lite.distributions import Sampler, probabilities
+from specdec_lite.processors import Processors
 from specdec_lite.randomness import SeededStreams
 
 f64 = partial(torch.tensor, dtype=torch.float64)
@@ -145,7 +146,8 @@ def test_a_drawn_token_comes_with_the_distribution_it_was_drawn_from() -> None:
     sampling = Sampling(temperature=0.8, top_k=5)
     streams = SeededStreams(range(80), k=1)
     streams.begin_round()
-    tokens, probs = draw(logits, sampling, streams)
+    none = torch.zeros(80, 0, dtype=torch.long)
+    tokens, probs = Sampler(sampling, Processors()).draw(logits, [[]] * 80, none, streams)
     assert torch.equal(probs, probabilities(logits, sampling))
     assert (probs.gather(1, tokens[:, None]) > 0).all()
     assert len(set(tokens.tolist())) > 10

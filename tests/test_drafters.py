@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from tiny import PROMPT, VOCAB, Counted, llama, next_logits, pair, table_pair
 
 import specdec_lite as sd
-from specdec_lite.distributions import probabilities
+from specdec_lite.distributions import Sampler, probabilities
 from specdec_lite.drafters import Draft, certain
+from specdec_lite.processors import Processors
 from specdec_lite.randomness import SeededStreams
+from specdec_lite.theory.exact import largest_difference, sequence_distribution, target_distribution
 
 GREEDY = sd.Sampling(temperature=0)
+SAMPLER = Sampler(GREEDY, Processors())
 
 
 # A draft model
@@ -103,11 +106,64 @@ def test_two_interleaved_streams_share_a_drafter() -> None:
     assert texts == alone
 
 
-def test_a_draft_of_another_vocabulary_is_refused_before_any_forward() -> None:
-    target, draft = Counted(pair()[0]), Counted(sd.TransformersModel(llama(vocab=40)))
-    with pytest.raises(ValueError, match=rf"40 tokens on cpu and the target {VOCAB} on cpu.*one tokenizer"):
+def test_a_draft_on_another_device_is_refused_before_any_forward() -> None:
+    target, draft = Counted(pair()[0]), Counted(pair()[1])
+    draft.device = torch.device("meta")
+    with pytest.raises(ValueError, match=r"on meta and the target on cpu: both need one device"):
         sd.speculative(target, sd.ModelDrafter(draft), PROMPT)
     assert target.widths == draft.widths == []
+
+
+# Vocabularies padded to different widths over one tokenizer
+
+
+class Widened(sd.TableModel):
+    """A table model with `extra` tokens more, of which the others know nothing."""
+
+    def __init__(self, model: sd.TableModel, extra: int) -> None:
+        super().__init__(model.vocab_size + extra, model.context, seed=7)
+        shared = model.vocab_size
+        self.table[:, :shared, :shared] = model.table
+
+
+@pytest.mark.parametrize("extra", [(0, 1), (1, 0), (0, 2)], ids=["wider draft", "wider target", "much wider draft"])
+@pytest.mark.parametrize("rule", [sd.TokenRejection(), sd.SampleAndMatch()], ids=["rejection", "match"])
+@pytest.mark.parametrize("sampling", [sd.Sampling(), sd.Sampling(top_k=2)], ids=["plain", "top-k"])
+def test_padded_vocabularies_are_exact(extra: tuple[int, int], rule: object, sampling: sd.Sampling) -> None:
+    """The target's own distribution, its padding included; the draft is padded or cut to it."""
+    target, draft = (Widened(model, more) for model, more in zip(table_pair(vocab=2), extra, strict=True))
+    common = dict(max_new_tokens=4, sampling=sampling, stop=sd.Stop())
+    truth = target_distribution(target, [0, 1], **common)
+    made = sequence_distribution(target, sd.ModelDrafter(draft), [0, 1], k=2, rule=rule, **common)
+    assert largest_difference(made, truth) < 1e-12
+    texts = {token for text, probability in truth.items() for token in text if probability > 1e-6}
+    assert texts == set(range(target.vocab_size))  # the tokens that only the target has are written too
+
+
+@torch.inference_mode()
+def test_a_wider_draft_is_normalised_over_the_shared_tokens() -> None:
+    target, draft = table_pair(vocab=3)[0], Widened(table_pair(vocab=3)[1], 2)
+    for wider, narrower in ((draft, target), (target, sd.TableModel(2, 16, seed=3))):
+        session = sd.ModelDrafter(wider).open([[0, 1, 1]], 16, narrower.vocab_size, torch.device("cpu"))
+        streams = SeededStreams([0], k=3)
+        streams.begin_round()
+        made = session.propose([[0, 1, 1]], 3, Sampler(sd.Sampling(), Processors()), streams)
+        assert made.probs.shape == (1, 3, narrower.vocab_size)
+        torch.testing.assert_close(made.probs.sum(-1), torch.ones(1, 3).double(), rtol=0, atol=1e-12)
+    session = sd.ModelDrafter(sd.TableModel(2, 16)).open([[0, 2, 1]], 16, 3, torch.device("cpu"))
+    streams.begin_round()
+    made = session.propose([[0, 2, 1]], 3, Sampler(sd.Sampling(), Processors()), streams)  # 2 is unknown to the draft
+    assert made.probs[..., 2].abs().max() == 0
+
+
+def test_padded_transformers_models_write_the_targets_text() -> None:
+    for mine, others in ((VOCAB, VOCAB + 3), (VOCAB + 3, VOCAB)):
+        target = sd.TransformersModel(llama(vocab=mine))
+        draft = sd.TransformersModel(llama(seed=0, vocab=others))
+        prompts = [PROMPT, [mine - 1, 3]]
+        naive = sd.autoregressive(target, prompts, max_new_tokens=20, sampling=GREEDY)
+        made = sd.speculative(target, sd.ModelDrafter(draft), prompts, max_new_tokens=20, sampling=GREEDY)
+        assert made.tokens == naive.tokens
 
 
 def test_a_broken_draft_costs_speed_and_not_truth() -> None:
@@ -277,7 +333,7 @@ class Erratic:
     def room(self, length: int) -> int:
         return self.chance.choice([0, 1, 2, 100])
 
-    def propose(self, texts, k, sampling, randomness) -> Draft:
+    def propose(self, texts, k, sampler, randomness) -> Draft:
         width = self.chance.randint(0, k)
         generator = torch.Generator().manual_seed(self.chance.randint(0, 10**6))
         probs = torch.randn(len(texts), width, self.vocab_size, generator=generator).double().softmax(-1)
@@ -301,5 +357,5 @@ def test_a_draft_session_asks_for_its_own_numbers_only() -> None:
     """Prompt lookup needs no chance, so its rounds still have all of theirs."""
     streams = SeededStreams([0], k=3)
     streams.begin_round()
-    sd.PromptLookupDrafter().open([[1, 1]], 9, 4, torch.device("cpu")).propose([[1, 1]], 3, GREEDY, streams)
+    sd.PromptLookupDrafter().open([[1, 1]], 9, 4, torch.device("cpu")).propose([[1, 1]], 3, SAMPLER, streams)
     assert streams.drafted == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import PROMPT, VOCAB, Counted, pair, tokenizer
+from tiny import PROMPT, VOCAB, Counted, ids, pair, tokenizer
 
 import specdec_lite as sd
-from specdec_lite.prompts import to_token_ids
+from specdec_lite.prompts import is_single, to_token_ids
 
 TARGET, DRAFT = pair()
 WITH_TEXT = sd.TransformersModel(TARGET.module, tokenizer())
@@ -181,3 +182,52 @@ print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
     assert "specdec_lite" in loaded
     third = set(loaded) - set(sys.stdlib_module_names) - {"specdec_lite", "torch", "numpy"}
     assert third == set()  # neither transformers nor pandas, plotly or tqdm
+
+
+# Chat messages
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'][0] + '.' + m['content'] }}{% if not loop.last or m['role'] != 'assistant' %}"
+    "{{ '\\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}a.{% endif %}"
+)
+ASK = [{"role": "user", "content": "hi there"}]
+
+
+def chatty() -> sd.TransformersModel:
+    made = copy.deepcopy(tokenizer())
+    made.chat_template = TEMPLATE
+    return sd.TransformersModel(pair()[0].module, made)
+
+
+def test_chat_messages_go_through_the_tokenizers_template() -> None:
+    target = chatty()
+    again = [*ASK, {"role": "assistant", "content": "yes"}]
+    assert to_token_ids(ASK, target) == [ids("u.hi there\na.")]
+    assert to_token_ids([ASK, again], target) == [ids("u.hi there\na."), ids("u.hi there\na.yes")]  # goes on
+    assert to_token_ids([ASK, "ab", [1, 2]], target) == [ids("u.hi there\na."), ids("ab"), [1, 2]]
+    assert is_single(ASK) and not is_single([ASK])
+    made = sd.speculative(target, sd.ModelDrafter(pair()[1]), ASK, max_new_tokens=6, seed=2)
+    assert made.tokens == sd.speculative(
+        target, sd.ModelDrafter(pair()[1]), ids("u.hi there\na."), max_new_tokens=6, seed=2
+    ).tokens  # fmt: skip
+    assert isinstance(made.text, str)
+
+
+@pytest.mark.parametrize(
+    ("messages", "error", "words"),
+    [
+        ([{"role": "user"}], TypeError, "a dict with 'role' and 'content', got"),
+        ([*ASK, "ab"], TypeError, "a dict with 'role' and 'content', got 'ab'"),
+        ([[1, ASK[0]]], TypeError, "a dict with 'role' and 'content', got 1"),
+    ],
+)
+def test_messages_that_are_none_are_refused(messages: Any, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        sd.autoregressive(chatty(), messages)
+
+
+def test_messages_need_a_template() -> None:
+    for target in (sd.TransformersModel(pair()[0].module, tokenizer()), pair()[0]):
+        with pytest.raises(ValueError, match="need a tokenizer with a chat template.*pass a string"):
+            sd.autoregressive(target, ASK)

@@ -56,8 +56,13 @@ def test_strings_are_looked_for_after_every_token() -> None:
     assert stop.cut([], [3, 4], 1, decode) == ([3], "length")
     assert stop.cut([], [3, 4], 2, decode) == ([3, 4], "stop")
     assert stop.cut([], [1, 2], 5, decode) == ([1, 2], None)
-    assert stop.found("abcd") == 1
-    assert stop.found("axd") is None
+    assert stop.completed([1, 2, 3], decode) == 2  # "bc" began two characters ago
+    assert stop.completed([1, 2, 3, 4], decode) == 2  # "cd" now, "bc" was before
+    assert stop.completed([1, 2], decode) is None
+    assert stop.completed([3], decode) is None  # the prompt's last token alone stops nothing
+    assert sd.Stop(strings=["bcd", "cd", "d"]).completed([1, 2, 3, 4], decode) == 3  # the earliest of several
+    assert stop.pending([1, 2], decode) == 1  # "b" may begin "bc"
+    assert stop.pending([1, 1], decode) == 0
 
 
 @pytest.mark.parametrize(
@@ -195,6 +200,33 @@ def test_a_batch_of_strings_stops_each_row_by_itself() -> None:
         alone = sd.speculative(target, drafter, prompt, seed=2 + row, **common)
         assert (alone.tokens, alone.text) == (made.tokens[row], made.text[row])
         assert not set(alone.text) & set("aeio")
+
+
+def test_a_string_may_begin_in_the_prompts_last_token() -> None:
+    """A prompt that ends with half of a blank line: the other half ends the text at once."""
+    target, drafter = with_text()
+    free = sd.autoregressive(target, "hi", max_new_tokens=8, sampling=GREEDY, stop=sd.Stop()).text
+    stop = sd.Stop(strings=["hi" + free[:3]])
+    assert len(ids("hi")) == 1
+    for k in (1, 4):
+        made = sd.speculative(target, drafter, "hi", k=k, max_new_tokens=8, sampling=GREEDY, stop=stop)
+        assert made.text == ""
+        assert made.trace.rounds[-1].ended == "stop"
+        assert tokenizer().decode(made.tokens).startswith(free[:3])
+        assert sum((each.kept for each in made.trace.rounds), []) == made.tokens
+    inside = sd.Stop(strings=["h", "hi"])  # wholly in the prompt: no end
+    assert sd.autoregressive(target, "hi", max_new_tokens=8, sampling=GREEDY, stop=inside).text == free
+
+
+def test_nothing_after_a_stop_stays_in_the_cache() -> None:
+    target, drafter = with_text()
+    free = sd.speculative(target, drafter, "abc", k=5, max_new_tokens=14, seed=3, stop=sd.Stop()).text
+    run = start(target, drafter, "abc", k=5, max_new_tokens=14, seed=3, stop=sd.Stop(strings=[free[6:8]]))
+    while run.going:
+        run.round()
+    assert run.cache.lengths == [len(run.texts[0]) - 1]
+    assert run.cache.length.tolist() == run.cache.lengths
+    assert tokenizer().decode(run.texts[0]).endswith(free[6:8]) or free[6:8] in tokenizer().decode(run.texts[0][-2:])
 
 
 def test_the_string_of_a_special_token_stops_too() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..acceptance import Rule, TokenRejection
 from ..cache import Arena
 from ..decoding import Decoded, finish, start
-from ..distributions import Sampling, probabilities
+from ..distributions import Sampler, Sampling, probabilities
 from ..drafters import Draft, Drafter, ModelDrafter, ModelDraftSession, Texts
 from ..models import LanguageModel
 from ..randomness import Randomness, SeededStreams
@@ -95,9 +95,10 @@ class UnfilteredSession(ModelDraftSession):
     `p_draft` is then not what was sampled: it is too small for what is drawn, so too much is kept.
     """
 
-    def propose(self, texts: Texts, k: int, sampling: Sampling, randomness: Randomness) -> Draft:
-        unfiltered = Sampling(temperature=sampling.temperature)
-        return super().propose(texts, k, unfiltered, FilteredDraws(randomness, replace(sampling, temperature=1.0)))
+    def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
+        unfiltered = replace(sampler, sampling=Sampling(temperature=sampler.sampling.temperature))
+        filtered = FilteredDraws(randomness, replace(sampler.sampling, temperature=1.0))
+        return super().propose(texts, k, unfiltered, filtered)
 
 
 class FilteredDraws:
@@ -135,7 +136,7 @@ class DraftWith:
     session: type[ModelDraftSession]
 
     def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> ModelDraftSession:
-        return self.session(self.model, texts, capacity)
+        return self.session(self.model, texts, capacity, vocab_size)
 
 
 class SlackArena(Arena):

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from ..acceptance import Rule
-from ..decoding import Run, start
+from ..decoding import start
 from ..distributions import Sampling, probabilities
 from ..drafters import Drafter
 from ..models import LanguageModel
+from ..processors import Chain, apply
 from ..randomness import Branch
+from ..run import Run
 from ..stopping import Stop
 from ..trace import Round
 
@@ -93,6 +95,7 @@ def paths(
     sampling: Sampling | None = None,
     stop: Stop | None = None,
     rule: Rule | None = None,
+    processors: Chain | None = None,
     rows: int = 1024,
 ) -> Iterator[Path]:
     """Every path of the real loop from one prompt, depth first. Arguments as for `speculative`.
@@ -110,7 +113,7 @@ def paths(
         del scripts[-rows:]
         branches.run = start(
             target, drafter, [list(prompt)] * len(branches.rows), k=k if drafter else 0, max_new_tokens=max_new_tokens,
-            sampling=sampling, stop=stop, seed=0, rule=rule, trace="off", randomness=branches,
+            sampling=sampling, stop=stop, processors=processors, seed=0, rule=rule, trace="off", randomness=branches,
         )  # fmt: skip
         made = [Path() for _ in branches.rows]
         while branches.run.going:
@@ -132,6 +135,7 @@ def sequence_distribution(
     sampling: Sampling | None = None,
     stop: Stop | None = None,
     rule: Rule | None = None,
+    processors: Chain | None = None,
     rows: int = 1024,
 ) -> Distribution:
     """What the real loop writes: new tokens -> probability. `drafter` None is naive decoding.
@@ -145,8 +149,9 @@ def sequence_distribution(
     """
     total: Distribution = {}
     for path in paths(
-        target, drafter, prompt, k=k, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, rule=rule, rows=rows
-    ):
+        target, drafter, prompt, k=k, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, rule=rule,
+        processors=processors, rows=rows,
+    ):  # fmt: skip
         total[path.tokens] = total.get(path.tokens, 0.0) + path.probability
     if abs(sum(total.values()) - 1) > 1e-9:
         raise RuntimeError(
@@ -164,6 +169,7 @@ def target_distribution(
     max_new_tokens: int = 4,
     sampling: Sampling | None = None,
     stop: Stop | None = None,
+    processors: Chain = (),
 ) -> Distribution:
     """What the target alone would write: new tokens -> probability.
 
@@ -178,7 +184,8 @@ def target_distribution(
         text = [*prompt, *new]
         tokens = torch.tensor([text], device=target.device)  # [1, length]
         logits = target.forward(tokens, target.new_cache(1, len(text)), last_only=True)[0, -1]  # [vocab]
-        for token, p_target in enumerate(probabilities(logits, sampling or Sampling()).tolist()):
+        scores = apply(processors, tokens[0], logits.double())  # [vocab]
+        for token, p_target in enumerate(probabilities(scores, sampling or Sampling()).tolist()):
             longer = (*new, token)
             if p_target == 0:
                 continue
