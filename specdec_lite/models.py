@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from .architecture import reach, refusal, windows
 from .cache import Arena
+from .engines import build
 
 if TYPE_CHECKING:  # importing transformers takes longer than importing torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,6 +25,7 @@ class LanguageModel(Protocol):
 
     vocab_size: int
     context: int | None  # longest text in tokens, None without a limit
+    context_reason: str | None  # why no longer, where the cause is not plain
     device: torch.device
     tokenizer: Any  # None when text is not wanted
     end_tokens: tuple[int, ...]  # the model's own end-of-sequence ids
@@ -53,24 +56,33 @@ class TransformersModel:
     Args:
         module: the model, in evaluation mode.
         tokenizer: turns prompts into ids and back; None to work with ids alone.
+        engine: "eager" runs the module itself; "lean" runs its weights with less around them; "auto"
+            is lean on a CPU where the model fits.
 
     Raises:
-        ValueError: the module is in training mode, where dropout would make every forward differ.
+        ValueError: the module is in training mode, where dropout would make every forward differ, or its
+            configuration or class says that keys, values, mask and positions are not all of it.
     """
 
-    def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    def __init__(
+        self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, engine: str = "eager"
+    ) -> None:
         if module.training:
             raise ValueError(f"{type(module).__name__} is in training mode: call its .eval() first")
+        if cause := refusal(module):
+            raise ValueError(
+                f"{type(module).__name__} cannot be decoded here: {cause}; take a decoder-only model whose whole "
+                "state is a cache of keys and values"
+            )
         config = module.config.get_text_config()
         self.module, self.tokenizer = module, tokenizer
         self.vocab_size: int = config.vocab_size
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.context, self.context_reason = reach(config)
         self.device, self.dtype = module.device, module.dtype
         self.end_tokens = _end_tokens(module)
         self.layers: int = config.num_hidden_layers
-        window = getattr(config, "sliding_window", None)
-        kinds = set(getattr(config, "layer_types", None) or [_only_kind(window)])
-        self._windows = {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}
+        self.windows = windows(config)
+        self.engine = build(module, engine)
 
     @property
     def parameters(self) -> int:
@@ -83,24 +95,13 @@ class TransformersModel:
     def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
         n = tokens.shape[1]
         cache.expect(n)
-        masks = {kind: cache.mask(self.dtype, window) for kind, window in self._windows.items()}
+        masks = {kind: cache.mask(self.dtype, window) for kind, window in self.windows.items()}
         positions = cache.positions  # [batch, n]
         if self.context is not None:  # padding may lie beyond the last position there is
             positions = positions.clamp_max(self.context - 1)
-        out = self.module(
-            input_ids=tokens,
-            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1 if last_only else 0,
-        )
+        logits = self.engine(tokens, positions, masks, cache, last_only)  # [batch, n, vocab]
         cache.append(n)
-        return out.logits  # [batch, n, vocab]
-
-
-def _only_kind(window: int | None) -> str:
-    return "full_attention" if window is None else "sliding_attention"
+        return logits
 
 
 def _end_tokens(module: PreTrainedModel) -> tuple[int, ...]:
@@ -126,7 +127,7 @@ class TableModel:
 
     def __init__(self, vocab_size: int, context: int = 16, seed: int = 0, sharpness: float = 1.0) -> None:
         self.vocab_size, self.context, self.device = vocab_size, context, torch.device("cpu")
-        self.tokenizer, self.end_tokens = None, ()
+        self.context_reason, self.tokenizer, self.end_tokens = None, None, ()
         generator = torch.Generator().manual_seed(seed)
         table = torch.randn(context, vocab_size, vocab_size, generator=generator, dtype=torch.float64)
         self.table = sharpness * table  # [slot, token there, next token]

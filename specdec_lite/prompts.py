@@ -129,9 +129,11 @@ def check_limits(
         raise ValueError("stop strings need a tokenizer: load the model with one, or stop on token ids")
     longest = max(map(len, texts))
     if target.context is not None and longest + max_new_tokens > target.context:
+        cause = getattr(target, "context_reason", None)
+        reason = f" ({cause})" if cause else ""
         raise ValueError(
             f"the prompt has {longest} tokens and {max_new_tokens} new ones are wanted, "
-            f"but the target's context is {target.context}: shorten one of them"
+            f"but the target's context is {target.context}{reason}: shorten one of them"
         )
     seeds = [seed + row for row in range(len(texts))] if isinstance(seed, int) else seed
     fits = isinstance(seeds, Sequence) and len(seeds) == len(texts)

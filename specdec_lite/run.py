@@ -48,6 +48,7 @@ class Run:
         capacity = max(self.limits) + k + 1
         self.cache = target.new_cache(len(texts), capacity)
         self.session = drafter and drafter.open(self.texts, capacity, target.vocab_size, target.device)
+        self.nothing = certain([[] for _ in texts], target.vocab_size, target.device)
         prefill(target, self.cache, self.texts)
 
     @property
@@ -107,7 +108,7 @@ class Run:
 
     def _draft(self, k: int) -> Draft:
         if k == 0 or self.session is None:
-            return certain([[] for _ in self.texts], self.target.vocab_size, self.target.device)
+            return self.nothing
         return self.session.propose(self.texts, k, self.sampler, self.randomness)
 
     def _last_distribution(self, p_target: Tensor, draft: Draft, accepted: Tensor, real: Tensor) -> Tensor:

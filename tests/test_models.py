@@ -9,58 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, make
 from tiny import PROMPT, VOCAB, Counted, llama, next_logits, noisy, pair, tokenizer
 
 import specdec_lite as sd
 from specdec_lite.models import prefill
 from specdec_lite.probe import probe
-
-SMALL = dict(
-    vocab_size=VOCAB, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3, bos_token_id=None, eos_token_id=None,
-    pad_token_id=None,
-)  # fmt: skip
-GPT = dict(
-    vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3,
-    bos_token_id=None, eos_token_id=None,
-)  # fmt: skip
-ARCHITECTURES = {
-    "Qwen3": SMALL | dict(head_dim=6),
-    "Mistral": SMALL | dict(sliding_window=5),  # a window on every layer
-    "Gemma3Text": SMALL | dict(head_dim=4, sliding_window=5, layer_types=["sliding_attention", "full_attention"]),
-    "Gemma2": SMALL | dict(head_dim=4, sliding_window=5),  # soft-capped scores: eager attention
-    "GPT2": GPT,  # positions are learned
-}
-
-
-def build(name: str, **changes: Any) -> Any:
-    import transformers
-
-    stem = name.removesuffix("Text")
-    config = getattr(transformers, f"{name}Config" if name != "Gemma3Text" else "Gemma3TextConfig")
-    model = getattr(transformers, f"{stem}LMHeadModel" if name == "GPT2" else f"{stem}ForCausalLM")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return model(config(**ARCHITECTURES[name] | changes)).double().eval()
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_ragged_appends_and_rewinds_equal_an_uncached_forward(name: str) -> None:
-    model = sd.TransformersModel(build(name))
-    tolerance = 1e-5 if name == "Gemma2" else 1e-10  # eager attention takes its softmax in float32
-    texts = [[(3 * i * i + 5 * i + row) % VOCAB for i in range(24)] for row in range(2)]
-    cache, held = model.new_cache(2, 40), [0, 0]
-    for n, forget in ((9, [2, 5]), (4, [0, 4]), (1, [1, 0]), (5, [3, 5]), (6, [0, 0])):
-        block = torch.tensor([text[at : at + n] for text, at in zip(texts, held, strict=True)])
-        logits = model.forward(block, cache)
-        held = [at + n for at in held]
-        for row, text in enumerate(texts):
-            truth = next_logits(model, text[: held[row]])
-            torch.testing.assert_close(logits[row, -1], truth, rtol=0, atol=tolerance)
-        cache.rewind(forget)
-        held = [at - k for at, k in zip(held, forget, strict=True)]
-    probe(model)
 
 
 def test_only_the_last_logits_when_asked() -> None:
@@ -98,7 +52,7 @@ def test_prompts_of_one_token_need_no_prefill() -> None:
 @torch.inference_mode()
 def test_padding_may_lie_beyond_the_last_position() -> None:
     """One row near the end of a model's context, another short: a wide block reaches past the table of positions."""
-    model = sd.TransformersModel(build("GPT2", n_positions=16))
+    model = sd.TransformersModel(make("GPT2", ARCHITECTURES["GPT2"] | dict(n_positions=16)))
     texts, held = [list(range(14)), [3, 1]], [14, 2]
     cache = model.new_cache(2, 20)
     prefill(model, cache, [[*text, 0] for text in texts])
@@ -116,7 +70,7 @@ def test_what_a_model_is_read_from_its_configuration() -> None:
     assert (model.vocab_size, model.context, model.layers, model.dtype) == (VOCAB, 99, 2, torch.float64)
     assert model.device == torch.device("cpu")
     assert model.parameters == sum(p.numel() for p in module.parameters())
-    tied = sd.TransformersModel(build("GPT2"))
+    tied = sd.TransformersModel(make("GPT2", ARCHITECTURES["GPT2"] | dict(tie_word_embeddings=True)))
     assert tied.parameters == sum(p.numel() for name, p in tied.module.named_parameters() if name != "lm_head.weight")
 
 
@@ -177,9 +131,9 @@ def test_sharpness_zero_is_uniform() -> None:
 # The probe
 
 
-def changed(change: Any) -> sd.TransformersModel:
+def changed(change: Any, dtype: torch.dtype = torch.float64) -> sd.TransformersModel:
     """A tiny Llama whose forward first goes through `change(its arguments)`."""
-    module = llama()
+    module = llama().to(dtype)
     plain = module.forward
     module.forward = lambda **kwargs: plain(**change(kwargs))
     return sd.TransformersModel(module)
@@ -212,29 +166,102 @@ class Remembers:
         return kwargs | dict(position_ids=torch.arange(begin, self.fed).expand(2, -1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     ("change", "way"), [(ignores_the_mask, "cached"), (ignores_the_positions, "ragged"), (Remembers(), "rewound")]
 )
-def test_the_probe_says_in_which_way_a_model_parts(change: Any, way: str) -> None:
+def test_the_probe_says_in_which_way_a_model_parts(change: Any, way: str, dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=rf"the draft \(LlamaForCausalLM\) gives other logits in a {way} forward"):
-        probe(changed(change), "draft")
+        probe(changed(change, dtype), "draft")
 
 
 def test_the_probe_passes_a_sound_model() -> None:
     probe(pair()[0])
     probe(changed(lambda kwargs: kwargs))
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
         probe(sd.TransformersModel(llama().to(dtype)))
 
 
-def test_a_model_with_another_kind_of_state_is_refused_with_the_cause() -> None:
-    """Bloom adds a bias of its own from a two-dimensional mask."""
-    from transformers import BloomConfig, BloomForCausalLM
+class Reroutes:
+    """Gives other logits with a cache where `off(width, text)`, as experts do that rounding has chosen."""
 
-    module = BloomForCausalLM(BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2)).double().eval()
-    with pytest.raises(ValueError, match=r"the target \(BloomForCausalLM\) does not run"):
-        sd.load_pair(module, module)
-    assert sd.load_pair(module, module, probe=False).target.module is module
+    def __init__(self, dtype: torch.dtype, off: Any) -> None:
+        self.module, self.off, self.text = llama().to(dtype), off, 0
+        self.plain, self.module.forward = self.module.forward, self.forward
+
+    def forward(self, **kwargs: Any) -> Any:
+        out = self.plain(**kwargs)
+        self.text += "past_key_values" not in kwargs  # each text begins with a forward without a cache
+        if "past_key_values" in kwargs:
+            out.logits[:, self.off(out.logits.shape[1], self.text)] *= -1
+        return out
+
+
+@pytest.mark.parametrize("off", [
+    lambda width, text: [0] if width > 1 else [],  # a token here and there
+    lambda width, text: slice(0, width if text < 3 else 0),  # everything, in the first two texts
+], ids=["token", "texts"])  # fmt: skip
+def test_in_half_precision_the_probe_forgives_what_is_not_always_so(off: Any) -> None:
+    probe(sd.TransformersModel(Reroutes(torch.bfloat16, off).module))
+    with pytest.raises(ValueError, match="cached"):
+        probe(sd.TransformersModel(Reroutes(torch.float32, off).module))
+
+
+def test_the_probe_changes_nothing_in_the_model() -> None:
+    module = make("Gemma3", ARCHITECTURES["Gemma3"] | dict(sliding_window=40))
+    model, config = sd.TransformersModel(module), copy.deepcopy(module.config)
+    probe(model)
+    assert model.windows == {"full_attention": None, "sliding_attention": 40}
+    model.windows = dict.fromkeys(model.windows)
+    with pytest.raises(ValueError, match="cached"):
+        probe(model)
+    assert module.config.to_dict() == config.to_dict()
+    assert set(model.windows.values()) == {None}
+
+
+@pytest.mark.parametrize("window", [8, 4096])
+def test_the_probe_sees_a_window_of_any_size(window: int) -> None:
+    """transformers follows `sliding_window` here; a mask without it parts, though the probe's text is short."""
+    model = sd.TransformersModel(make("Mistral", ARCHITECTURES["Mistral"] | dict(sliding_window=window)))
+    probe(model)
+    for wrong in ({"full_attention": None}, {"sliding_attention": window and 4}):
+        model.windows = wrong
+        with pytest.raises(ValueError, match="another window"):
+            probe(model)
+
+
+def test_the_probe_sees_a_model_that_counts_slots() -> None:
+    """GPT-Neo hides what lies `window_size` slots before the last slot, be a token there or not."""
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    config = GPTNeoConfig(
+        vocab_size=VOCAB, hidden_size=16, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]],
+        window_size=256, max_position_embeddings=1024, initializer_range=0.3,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="roomy.*slots without a token reach it"):
+        probe(sd.TransformersModel(GPTNeoForCausalLM(config).double().eval()))
+
+
+def test_the_probe_refuses_what_cannot_be_compared() -> None:
+    module = llama()
+    with torch.no_grad():
+        module.lm_head.weight[3] = float("inf")
+    with pytest.raises(ValueError, match="not finite in torch.float64"):
+        probe(sd.TransformersModel(module))
+    model = sd.TransformersModel(llama())
+    model.vocab_size = 30
+    with pytest.raises(ValueError, match=f"gives {VOCAB} logits a token.*vocab_size=30"):
+        probe(model)
+    with pytest.raises(ValueError, match=r"the draft \(LlamaModel\) gives no logits for token ids alone"):
+        probe(sd.TransformersModel(llama().model), "draft")
+    with pytest.raises(ValueError, match="does not run .* in a cached forward: RuntimeError: no mask, please"):
+        probe(changed(refuses_masks))
+
+
+def refuses_masks(kwargs: dict) -> dict:
+    if kwargs.get("attention_mask") is not None:
+        raise RuntimeError("no mask, please")
+    return kwargs
 
 
 # Loading

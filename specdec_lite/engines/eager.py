@@ -1,0 +1,32 @@
+"""transformers' own forward, with keys, values, mask and positions from the arena."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..cache import Arena
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class EagerEngine:
+    """Runs any module as it is."""
+
+    name = "eager"
+
+    def __init__(self, module: PreTrainedModel) -> None:
+        self.module = module
+
+    def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
+        """tokens, positions [batch, n], masks by kind of layer [batch, 1, n, visible] -> logits [batch, n or 1, vocab]"""
+        return self.module(
+            input_ids=tokens,
+            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1 if last else 0,
+        ).logits

@@ -1,0 +1,121 @@
+"""A decoder of the Llama family, run without the layers of Python around transformers' modules.
+
+The same weights, cache and arithmetic in a third of the calls. For a small model that is most of the time of a
+forward; for a large one `linear` keeps the products flat. The probe compares it with the module
+itself, and a model of another build keeps the eager engine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention
+
+from ..architecture import FULL, SLIDING, windows
+from ..cache import Arena
+from .linear import Product, product
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
+
+
+def fits(module: PreTrainedModel) -> bool:
+    """Whether this is a plain model of the family: its own class, ordinary linear layers, nobody listening in."""
+    parts = list(module.modules())
+    linears = [each for name, each in module.named_modules() if name.endswith(("_proj", "lm_head"))]
+    return (
+        type(module).__name__ in FAMILY
+        and type(module).__module__.startswith("transformers.")
+        and all(type(each) is nn.Linear for each in linears)
+        and not any(each._forward_hooks or each._forward_pre_hooks for each in parts)
+    )
+
+
+class Layer:
+    """One decoder layer: attention, then the gated feed-forward part, each added to what came in."""
+
+    def __init__(self, layer: Any, index: int, kind: str) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.index, self.kind, self.scale, self.head_dim = index, kind, attention.scaling, attention.head_dim
+        self.qkv: Product = product([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.out: Product = product([attention.o_proj])
+        self.gate_up: Product = product([mlp.gate_proj, mlp.up_proj])
+        self.down: Product = product([mlp.down_proj])
+        self.activation = mlp.act_fn
+        self.heads = attention.q_proj.out_features // self.head_dim
+        self.kv_heads = attention.k_proj.out_features // self.head_dim
+        self.norms = [_gain(layer.input_layernorm), _gain(layer.post_attention_layernorm)]
+        named = hasattr(attention, "q_norm")  # Qwen3 normalises queries and keys
+        self.qk_norms = [_gain(attention.q_norm), _gain(attention.k_norm)] if named else None
+
+    def __call__(self, x: Tensor, turns: Tensor, mask: Tensor, cache: Arena) -> Tensor:
+        """x [batch, n, width], turns [batch, n, 2, 1, head_dim], mask [batch, 1, n, visible] -> [batch, n, width]"""
+        x = x + self.out(self.attend(_norm(x, self.norms[0]), turns, mask, cache))
+        gate, up = self.gate_up(_norm(x, self.norms[1])).chunk(2, -1)
+        return x + self.down(self.activation(gate) * up)
+
+    def attend(self, x: Tensor, turns: Tensor, mask: Tensor, cache: Arena) -> Tensor:
+        batch, n, _ = x.shape
+        qkv = self.qkv(x).view(batch, n, -1, self.head_dim)  # [batch, n, heads + 2 kv_heads, head_dim]
+        qk, values = qkv.split([self.heads + self.kv_heads, self.kv_heads], 2)
+        if self.qk_norms:
+            queries, keys = qk.split([self.heads, self.kv_heads], 2)
+            qk = torch.cat([_norm(queries, self.qk_norms[0]), _norm(keys, self.qk_norms[1])], 2)
+        # Rotary positions: cos x + sin rotate(x), where the sign of rotate is in the table.
+        qk = torch.addcmul(qk * turns[:, :, 0], qk.roll(self.head_dim // 2, -1), turns[:, :, 1])
+        queries, keys = qk.split([self.heads, self.kv_heads], 2)
+        keys, values = cache.update(keys.transpose(1, 2), values.transpose(1, 2), self.index)  # [batch, kv, visible, d]
+        # Queries that share a key head become rows of one head, so that no key is copied.
+        group = self.heads // self.kv_heads
+        queries = queries.view(batch, n, self.kv_heads, group, self.head_dim).permute(0, 2, 3, 1, 4)
+        queries = queries.reshape(batch, self.kv_heads, group * n, self.head_dim)
+        shared = mask if group == 1 else mask.repeat(1, 1, group, 1)  # [batch, 1, group * n, visible]
+        seen = scaled_dot_product_attention(queries, keys, values, attn_mask=shared, scale=self.scale)
+        return seen.view(batch, self.kv_heads, group, n, self.head_dim).permute(0, 3, 1, 2, 4).reshape(batch, n, -1)
+
+
+class LeanEngine:
+    """Runs a model of the family. Its weights are taken at the start: later changes to the module go unseen.
+
+    On a CPU in float32 it holds a packed copy of the weights (see `linear`), which is memory given for time.
+    """
+
+    name = "lean"
+
+    def __init__(self, module: PreTrainedModel) -> None:
+        config, body = module.config.get_text_config(), module.model
+        windowed = windows(config)
+        kinds = getattr(config, "layer_types", None) or [SLIDING if SLIDING in windowed else FULL] * len(body.layers)
+        self.layers = [Layer(each, i, kind) for i, (each, kind) in enumerate(zip(body.layers, kinds, strict=True))]
+        self.embedding, self.rotary, self.norm = body.embed_tokens.weight.detach(), body.rotary_emb, _gain(body.norm)
+        self.head = product([module.lm_head])
+        self.turns = self._turns(64)
+
+    def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
+        """tokens, positions [batch, n], masks by kind of layer [batch, 1, n, visible] -> logits [batch, n or 1, vocab]"""
+        if cache.capacity > len(self.turns):
+            self.turns = self._turns(cache.capacity)
+        x, turns = embedding(tokens, self.embedding), self.turns[positions]
+        for layer in self.layers:
+            x = layer(x, turns, masks[layer.kind], cache)
+        return self.head(_norm(x[:, -1:] if last else x, self.norm))
+
+    def _turns(self, length: int) -> Tensor:
+        """cos, and sin with the sign of the rotation. -> [length, 2, 1, head_dim]"""
+        positions = torch.arange(length, device=self.embedding.device).unsqueeze(0)
+        cos, sin = (each[0] for each in self.rotary(self.embedding, position_ids=positions))  # [length, head_dim]
+        sign = torch.ones_like(sin[0])
+        sign[: len(sign) // 2] = -1
+        return torch.stack([cos, sin * sign], 1).unsqueeze(2)
+
+
+def _gain(norm: Any) -> tuple[Tensor, float]:
+    return norm.weight.detach(), norm.variance_epsilon
+
+
+def _norm(x: Tensor, gain: tuple[Tensor, float]) -> Tensor:
+    return rms_norm(x, gain[0].shape, *gain)
