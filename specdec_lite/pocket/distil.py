@@ -16,23 +16,31 @@ from tqdm.auto import tqdm
 from transformers import LlamaForCausalLM
 
 from ..decoding import autoregressive
+from ..distributions import Sampling
 from ..models import TransformersModel
 from ..stopping import Stop
 from .trainer import Loss
 
 
 def own_samples(
-    target: TransformersModel, stream: Tensor, tokens: int, batch: int = 64, prompt: int = 64, new: int = 192
+    target: TransformersModel,
+    stream: Tensor,
+    tokens: int,
+    temperature: float = 1.0,
+    batch: int = 64,
+    prompt: int = 64,
+    new: int = 192,
 ) -> Tensor:
-    """At least `tokens` tokens that the target samples at temperature 1 after prompts from `stream`. -> [tokens]"""
+    """At least `tokens` tokens that the target writes after prompts from `stream`. -> [tokens]"""
     rows: list[list[int]] = []
     starts = torch.randint(len(stream) - prompt, (tokens // new + batch,), generator=torch.Generator().manual_seed(1))
-    with tqdm(total=tokens, unit="token", unit_scale=True, desc="target's own samples") as bar:
+    with tqdm(total=tokens, unit="token", unit_scale=True, desc=f"own samples, temperature {temperature:g}") as bar:
         for first in range(0, len(starts), batch):
             if len(rows) * new >= tokens:
                 break
             prompts = [stream[s : s + prompt].tolist() for s in starts[first : first + batch].tolist()]
-            made = autoregressive(target, prompts, max_new_tokens=new, stop=Stop(), seed=first, trace="off")
+            common = {"max_new_tokens": new, "sampling": Sampling(temperature), "stop": Stop(), "trace": "off"}
+            made = autoregressive(target, prompts, seed=first, **common)
             rows += [asked + answered for asked, answered in zip(prompts, made.tokens, strict=True)]
             bar.update(len(prompts) * new)
     return torch.tensor([token for row in rows for token in row])
@@ -72,23 +80,28 @@ class Lessons:
         while True:
             yield from torch.randperm(len(self.tokens), generator=generator).split(1)
 
-    def loss(self, unembedding: Tensor, variation: float = 1.0, divergence: float = 0.5) -> Loss:
+    def loss(self, unembedding: Tensor, variation: float = 1.0, divergence: float = 0.5, compiled: bool = True) -> Loss:
         """Total variation and forward KL to the target, weighted, a mean over positions.
 
         `unembedding` [vocab, width] makes logits of the hidden states.
         """
+        apart = torch.compile(distance) if compiled else distance
 
         def loss(draft: nn.Module, which: Tensor) -> Tensor:
             which = which.flatten()
             logits = self.hidden[which].float() @ unembedding.T  # [rows, context, vocab]
-            log_target = logits.log_softmax(-1)
-            p_target = log_target.exp()
-            log_draft = draft(input_ids=self.tokens[which], use_cache=False).logits.log_softmax(-1)
-            apart = (p_target - log_draft.exp()).abs().sum(-1).mean() / 2
-            kl = (p_target * (log_target - log_draft)).sum(-1).mean()
-            return variation * apart + divergence * kl
+            mine = draft(input_ids=self.tokens[which], use_cache=False).logits  # [rows, context, vocab]
+            return apart(logits, mine, variation, divergence)
 
         return loss
+
+
+def distance(target_logits: Tensor, draft_logits: Tensor, variation: float, divergence: float) -> Tensor:
+    """variation * TV + divergence * KL(target || draft), nats, mean over positions; logits [..., vocab]"""
+    log_target, log_draft = target_logits.float().log_softmax(-1), draft_logits.float().log_softmax(-1)
+    p_target = log_target.exp()
+    apart = (p_target - log_draft.exp()).abs().sum(-1).mean() / 2
+    return variation * apart + divergence * (p_target * (log_target - log_draft)).sum(-1).mean()
 
 
 def head_start(draft: LlamaForCausalLM, target: LlamaForCausalLM) -> None:

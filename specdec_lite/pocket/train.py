@@ -34,10 +34,12 @@ class Recipe:
     draft: Shape = Shape(layers=2, width=128, heads=4)
     target_plan: Plan = Plan(tokens=4_200_000)
     draft_plan: Plan = Plan(
-        tokens=3_600_000, context=512, final_context=512, tokens_per_step=2048, muon_lr=0.01, adam_lr=0.002
+        tokens=32_000_000, context=512, final_context=512, tokens_per_step=2048, muon_lr=0.01, adam_lr=0.002
     )
-    sample_tokens: int = 100_000
-    lesson_tokens: int = 1_200_000  # text and samples that the draft learns from
+    sample_tokens: int = 100_000  # at temperature 1; half as many greedy ones join them
+    variation: float = 1.0  # what the draft minimises: this much total variation
+    divergence: float = 0.3  # and this much forward KL
+    lesson_tokens: int = 4_000_000  # text and samples that the draft learns from
     files: int | None = None  # only the first so many source files
 
 
@@ -68,16 +70,19 @@ def make_pair(recipe: Recipe, work: Path, out: Path, device: str = "cpu", root: 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     text = torch.tensor([token for row in encode(tokenizer, corpus.train) for token in row])  # [tokens]
 
-    fresh = recipe.target.build(len(tokenizer), seed=0).to(device)
-    train(fresh, partial(windows, text), next_token_loss, recipe.target_plan, work / "target.pt", "target")
-    save(fresh, out / "target")
-    tokenizer.save_pretrained(out / "target")
+    if not (out / "target" / "model.safetensors").exists():
+        fresh = recipe.target.build(len(tokenizer), seed=0).to(device)
+        train(fresh, partial(windows, text), next_token_loss, recipe.target_plan, work / "target.pt", "target")
+        tokenizer.save_pretrained(out / "target")
+        save(fresh, out / "target")
     # The teacher is the target as it ships, rounding included.
     target = LlamaForCausalLM.from_pretrained(out / "target", dtype="float32").to(device).eval()
 
     samples = work / "samples.pt"
     if not samples.exists():
-        torch.save(own_samples(TransformersModel(target, tokenizer), text, recipe.sample_tokens), samples)
+        model, share = TransformersModel(target, tokenizer), recipe.sample_tokens
+        made = [own_samples(model, text, share, 1.0), own_samples(model, text, share // 2, 0.0)]
+        torch.save(torch.cat(made), samples)
     plan = recipe.draft_plan
     if not (work / "lessons.pt").exists():
         if plan.compile:
@@ -88,7 +93,8 @@ def make_pair(recipe: Recipe, work: Path, out: Path, device: str = "cpu", root: 
     lessons = Lessons(**torch.load(work / "lessons.pt"))
     draft = recipe.draft.build(len(tokenizer), seed=1).to(device)
     head_start(draft, target)
-    train(draft, lessons.items, lessons.loss(target.lm_head.weight.detach()), plan, work / "draft.pt", "draft")
+    loss = lessons.loss(target.lm_head.weight.detach(), recipe.variation, recipe.divergence, plan.compile)
+    train(draft, lessons.items, loss, plan, work / "draft.pt", "draft")
     save(draft, out / "draft")
 
 
@@ -106,14 +112,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--target-minutes", type=float, default=math.inf, help="end the target's training by then")
     parser.add_argument("--draft-minutes", type=float, default=math.inf, help="the same for the draft")
+    parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16: faster where supported")
     parser.add_argument("--root", type=Path, help="a folder of Python source instead of the standard library")
     parser.add_argument("--small", action="store_true", help="a minute's run of every step, for tests; writes nonsense")
     args = parser.parse_args(argv)
     recipe = SMALL if args.small else Recipe()
     recipe = replace(
         recipe,
-        target_plan=replace(recipe.target_plan, minutes=args.target_minutes),
-        draft_plan=replace(recipe.draft_plan, minutes=args.draft_minutes),
+        target_plan=replace(recipe.target_plan, minutes=args.target_minutes, bfloat16=args.bfloat16),
+        draft_plan=replace(recipe.draft_plan, minutes=args.draft_minutes, bfloat16=args.bfloat16),
     )
     make_pair(recipe, args.work, args.out or args.work / "pair", args.device, args.root)
 

@@ -32,6 +32,7 @@ class Plan:
     decay_from: float = 0.5  # constant rate until here, then straight down to zero
     checkpoint_minutes: float = 3.0
     compile: bool = True
+    bfloat16: bool = False  # matrix products only; weights, sums and the optimizer stay float32
     seed: int = 0
 
     def rate(self, progress: float, step: int) -> float:
@@ -113,7 +114,9 @@ def train(model: nn.Module, items: Items, loss: Loss, plan: Plan, checkpoint: Pa
             context = plan.context_at(progress())
             source = items(context, plan.seed + state["step"])
         rows = max(1, plan.tokens_per_step // context)
-        value = loss(model, torch.stack([next(source) for _ in range(rows)]).to(device))
+        batch = torch.stack([next(source) for _ in range(rows)]).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=plan.bfloat16):
+            value = loss(model, batch)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in made:
