@@ -7,9 +7,10 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
 BIN := $(VENV)/bin
+LOW := .venv-low
 FIRST := notebooks/00_start_here.ipynb
 
-.PHONY: help lab demo bench test lint test-units test-notebooks format clean
+.PHONY: help lab demo bench test lint test-units test-notebooks test-lower-bounds format clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -36,12 +37,18 @@ test-units: $(VENV)/test.stamp ## the unit tests
 test-notebooks: $(VENV)/test.stamp ## run every notebook and compare its outputs with the committed ones
 	$(BIN)/python -m pytest --nbval --nbval-current-env -n $(WORKERS) --dist loadscope notebooks
 
+test-lower-bounds: ## the unit tests with the oldest of every dependency, in an environment of their own
+	$(PYTHON) -m venv $(LOW)
+	$(LOW)/bin/python tests/lower_bounds.py > $(LOW)/constraints.txt
+	$(LOW)/bin/python -m pip install -e ".[notebooks,test]" -c $(LOW)/constraints.txt
+	$(LOW)/bin/python -m pytest -n $(WORKERS) --dist loadscope
+
 format: $(VENV)/test.stamp ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove the environment; the next command makes a new one
-	rm -rf $(VENV)
+clean: ## remove the environments; the next command makes a new one
+	rm -rf $(VENV) $(LOW)
 
 # A stamp is written when its step has succeeded, so a second call installs nothing.
 $(VENV)/torch.stamp:

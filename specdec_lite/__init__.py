@@ -14,12 +14,14 @@ from .hardware.machine import environment
 from .loading import Pair, load_pair
 from .models import TableModel, TransformersModel
 from .stopping import Stop
+from .theory.numerics import Difference, explain_difference
 from .trace import Round, Trace
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Decoded",
+    "Difference",
     "ModelDrafter",
     "Pair",
     "PromptLookupDrafter",
@@ -33,6 +35,7 @@ __all__ = [
     "TransformersModel",
     "autoregressive",
     "environment",
+    "explain_difference",
     "load_pair",
     "speculative",
     "stream",

@@ -88,9 +88,14 @@ def add_pair(command: argparse.ArgumentParser) -> None:
     pair = command.add_argument_group("models", "without --target and --draft: the pocket pair that is built in")
     pair.add_argument("--target", metavar="MODEL", help="hub id or local folder of the model whose text is wanted")
     pair.add_argument("--draft", metavar="MODEL", help="the same for the small model that guesses")
+    pair.add_argument("--revision", metavar="REV", help="branch, tag or commit of the target on the hub")
+    pair.add_argument("--draft-revision", metavar="REV", help="the same for the draft")
     pair.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
     pair.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16", "float64"], help="default: float32 on a cpu"
+    )
+    pair.add_argument(
+        "--engine", choices=["auto", "eager", "lean"], default="auto", help="what runs the forwards (default: auto)"
     )
     pair.add_argument("--threads", type=whole(1), metavar="N", help="of the processor (default: 1 for the pocket pair)")
 
@@ -105,24 +110,17 @@ def load(args: argparse.Namespace) -> Pair:
     import transformers
 
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        torch.empty(1, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {args.device} cannot be used here: {first_line(error)}") from None
+    if not sys.stderr.isatty():
+        transformers.logging.disable_progress_bar()
     threads = args.threads or (1 if is_pocket(args) else None)  # a small model's threads wait for each other
     if threads:
         torch.set_num_threads(threads)
     from .loading import load_pair
 
-    for name in (args.target, args.draft):
-        if name and not os.path.isdir(name) and (name[0] in "./~" or name.count("/") > 1 or "\\" in name):
-            raise ValueError(f"there is no folder {name}")
-    try:
-        return load_pair(args.target, args.draft, device=args.device, dtype=args.dtype)
-    except OSError as error:
-        models = "the pocket pair" if is_pocket(args) else f"{args.target} and {args.draft}"
-        raise ValueError(f"cannot load {models}: {first_line(error)}") from None
+    return load_pair(
+        args.target, args.draft, revision=args.revision, draft_revision=args.draft_revision,
+        device=args.device, dtype=args.dtype, engine=args.engine,
+    )  # fmt: skip
 
 
 def is_pocket(args: argparse.Namespace) -> bool:

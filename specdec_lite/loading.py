@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from .checkpoints import choose_device, choose_dtype, load_module, load_tokenizer, locate
 from .models import TransformersModel
 from .pocket import DRAFT, TARGET
 from .probe import probe as run_probe
+from .vocabulary import check_same_tokens, check_widths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,7 +33,7 @@ class Pair:
     def __repr__(self) -> str:
         sizes = f"{self.target.parameters / 1e6:.1f} M and {self.draft.parameters / 1e6:.1f} M weights"
         layers = f"{self.target.layers} and {self.draft.layers} layers"
-        return f"Pair({sizes}, {layers}, {self.target.dtype}, {self.target.device})"
+        return f"Pair({sizes}, {layers}, {self.target.dtype}, {self.target.device}, {self.target.engine.name} engine)"
 
 
 def load_pair(
@@ -39,25 +41,39 @@ def load_pair(
     draft: Source | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    device: str = "cpu",
+    revision: str | None = None,
+    draft_revision: str | None = None,
+    device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
+    engine: str = "auto",
     probe: bool = True,
 ) -> Pair:
     """Load a target and its draft; without arguments the pocket pair, which needs no download.
 
+    Only safetensors are read, and no code that a repository brings is run. Whatever transformers
+    loads quantised it loads here; what else that needs installed, the error says.
+
     Args:
         target, draft: each a hub id, a local folder or a transformers model object.
-        tokenizer: when the target is a model object; otherwise it is loaded with the target.
-        device: where models given by name go; objects stay where they are.
-        dtype: of models given by name; default float32 on a CPU, else the checkpoint's own.
-        probe: check a cached, a rewound and a ragged forward against an uncached one.
+        tokenizer: what both use, when the target is a model object; otherwise it is loaded with the target.
+        revision, draft_revision: branch, tag or commit of a hub id; default the repository's main branch.
+        device: cpu, cuda, cuda:N or mps, where models given by name go; objects stay where they are.
+        dtype: of models given by name, float32, bfloat16, float16 or float64 (not on mps, which has none);
+            default float32 on a CPU, else the checkpoint's own, as always for a quantised one.
+        engine: what runs the forwards, "eager" (transformers' own), "lean" (less around them, and flat
+            from one row to a handful; keeps a packed copy of the weights) or "auto", which is lean on a
+            CPU for Llama, Mistral, Qwen2 and Qwen3 models of moderate size.
+        probe: check a cached, a rewound, a ragged and a roomy forward against an uncached one.
 
     Raises:
-        ValueError: only one of the two was given, vocabularies differ, or the probe found why
-            this model cannot be decoded with a cache.
+        ValueError: only one of the two was given; a device, a dtype or a model is not to be had (says
+            why, and how to work offline); the tokenizers differ; or its configuration says, or the
+            probe found, why this model cannot be decoded with a cache.
     """
     if (target is None) != (draft is None):
         raise ValueError("give both a target and a draft, or neither for the pocket pair")
+    dtype = choose_dtype(dtype, device)  # first: it is a fact about mps, whether one is here or not
+    device = choose_device(device)
     if target is None:
         if not TARGET.exists() or not DRAFT.exists():
             raise ValueError(
@@ -65,31 +81,53 @@ def load_pair(
                 "(python -m specdec_lite.pocket.train)"
             )
         target, draft = TARGET, DRAFT
-    if tokenizer is None and isinstance(target, str | Path):
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(target)
-    models = [TransformersModel(_module(source, device, dtype), tokenizer) for source in (target, draft)]
-    if models[0].vocab_size != models[1].vocab_size:
-        raise ValueError(
-            f"the target's vocabulary has {models[0].vocab_size} entries and the draft's {models[1].vocab_size}: "
-            "both must use one tokenizer"
-        )
+    sources = [_located(target, "target", revision), _located(draft, "draft", draft_revision)]
+    tokenizer, agreed = _shared_tokenizer(sources, tokenizer)
+    with _without_bars(target is TARGET):
+        module = _module(sources[0], "target", device, dtype)
+        own = sources[1] != sources[0]  # a model that drafts for itself is read once
+        modules = (module, _module(sources[1], "draft", device, dtype) if own else module)
+    models = [TransformersModel(each, tokenizer, engine) for each in modules]
+    check_widths(models[0].vocab_size, models[1].vocab_size, tokenizer, agreed)
     if probe:
         for model, role in zip(models, ("target", "draft"), strict=True):
             run_probe(model, role)
     return Pair(models[0], models[1], tokenizer)
 
 
-def _module(source: Any, device: str, dtype: str | torch.dtype | None) -> PreTrainedModel:
-    if not isinstance(source, str | Path):
-        return source
-    from transformers import AutoModelForCausalLM
+def _located(source: Source, role: str, revision: str | None) -> tuple[Source, str | None]:
+    """A source that can be told from others: (folder or hub id or object, revision)."""
+    if isinstance(source, str | Path):
+        return locate(source, role, revision), revision
+    if revision is not None:
+        raise ValueError(f"the {role} is a model object, which has no revision, got {revision!r}")
+    return source, None
 
-    if dtype is None:
-        dtype = "float32" if device == "cpu" else "auto"
-    with _without_bars(source in (TARGET, DRAFT)):
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True).to(device).eval()
+
+def _module(
+    source: tuple[Source, str | None], role: str, device: torch.device, dtype: torch.dtype | None
+) -> PreTrainedModel:
+    return load_module(source[0], role, device, dtype, source[1]) if _named(source) else source[0]
+
+
+def _named(source: tuple[Source, str | None]) -> bool:
+    return isinstance(source[0], str)
+
+
+def _shared_tokenizer(
+    sources: list[tuple[Source, str | None]], tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[PreTrainedTokenizerBase | None, bool]:
+    """The pair's tokenizer (the one given, else the target's), and whether the draft's was seen to agree with it."""
+    target, draft = sources
+    if tokenizer is None and _named(target):
+        tokenizer = load_tokenizer(target[0], "target", target[1])
+    if tokenizer is None or not _named(draft):
+        return tokenizer, False
+    theirs = tokenizer if draft == target else load_tokenizer(draft[0], "draft", draft[1])
+    if theirs is None:
+        return tokenizer, False
+    check_same_tokens(tokenizer, theirs)
+    return tokenizer, True
 
 
 @contextmanager

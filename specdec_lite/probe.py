@@ -41,6 +41,8 @@ def probe(model: TransformersModel, role: str = "model") -> None:
             if model.dtype not in HALF:  # rounding sends a token to other experts now and then: ask again
                 break
     way, apart, meaning = found
+    if getattr(model.module, "hf_quantizer", None):
+        meaning = f"a quantisation that rounds activations may do that, or {meaning}"
     raise ValueError(
         f"{name} gives other logits in a {way} forward than without a cache (apart by {apart:.2g} of their spread): "
         f"{meaning}. Speculative decoding with it would not be exact."

@@ -110,7 +110,7 @@ def test_k_has_the_loop_s_limit():
         (["demo", "--temperature", "inf"], "must be 0 (greedy) or a positive number, got 'inf'"),
         (["demo", "--seed", "-3"], "must be a whole number of at least 0, got '-3'"),
         (["demo", "--max-new-tokens", "0"], "must be a whole number of at least 1, got '0'"),
-        (["demo", "--device", "toaster"], "--device toaster cannot be used here"),
+        (["demo", "--device", "toaster"], "device must be cpu, cuda, cuda:N or mps, got 'toaster'"),
         (["demo", "--target", "somewhere"], "give both a target and a draft"),
         (["demo", "--target", "/no/such/folder", "--draft", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["demo", "--target", "no/model", "--draft", "no/draft"], "cannot load the target no/model"),

@@ -19,13 +19,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from built import ROOT, build_wheel
+from lower_bounds import pins
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import specdec_lite as sd
 from specdec_lite.pocket import DRAFT, TARGET
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXTRAS = PROJECT["optional-dependencies"]
@@ -94,14 +95,7 @@ def test_the_command_line_is_there_before_torch() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built from a copy, so that the checkout stays clean."""
-    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "specdec_lite", copy / "specdec_lite", ignore=shutil.ignore_patterns("__pycache__"))
-    script = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
-    subprocess.run([sys.executable, "-c", script], cwd=copy, check=True, capture_output=True)
-    return zipfile.ZipFile(next(out.glob("specdec_lite-*.whl")))
+    return zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("wheel")))
 
 
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
@@ -259,15 +253,67 @@ def test_an_old_python_is_refused_with_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv").exists()
 
 
-def test_continuous_integration_runs_the_command_of_the_readme() -> None:
+# Continuous integration
+
+
+@pytest.fixture(scope="module")
+def jobs() -> dict:
+    """The jobs of the workflow; `runs` of each are its commands, one a line."""
     workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
-    runs = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in workflow["jobs"].items()}
-    assert runs["make-test"] == [".ci/run"]
+    for job in workflow["jobs"].values():
+        job["runs"] = [line for step in job["steps"] for line in step.get("run", "").splitlines()]
+    return workflow["jobs"]
+
+
+def python_of(job: dict) -> str:
+    (version,) = [step["with"]["python-version"] for step in job["steps"] if "setup-python" in step.get("uses", "")]
+    return version
+
+
+def test_continuous_integration_runs_the_command_of_the_readme(jobs: dict) -> None:
+    assert jobs["make-test"]["runs"] == [".ci/run"]
     assert "\nexec make test" in (ROOT / ".ci/run").read_text(encoding="utf-8")
     (posix,) = [block for block in blocks("sh") if "-m venv" in block]
-    for command in runs["plain-commands"]:
+    for command in jobs["plain-commands"]["runs"]:
         plain = command.replace("${{ matrix.bin }}", ".venv/bin").replace("python -m venv", "python3 -m venv")
         assert plain.split(" --max-new-tokens")[0] in posix
+
+
+def test_continuous_integration_installs_the_wheel_alone_with_all_it_asks_for(jobs: dict) -> None:
+    build, empty, install, *use = jobs["wheel"]["runs"]
+    assert build == "python -m pip wheel --no-deps --wheel-dir dist ."
+    assert empty == 'python -m venv "$RUNNER_TEMP/empty"'
+    assert install == '"$RUNNER_TEMP/empty/bin/python" -m pip install dist/*.whl'  # with its dependencies
+    assert use[0] == 'cd "$RUNNER_TEMP"'  # away from the checkout
+    assert use[1].startswith("empty/bin/specdec demo --max-new-tokens 16 --json")
+
+
+def test_the_lower_bounds_have_a_job_with_the_oldest_python(jobs: dict) -> None:
+    assert jobs["lower-bounds"]["runs"] == ["make test-lower-bounds"]
+    assert f">={python_of(jobs['lower-bounds'])}" == PROJECT["requires-python"]
+
+
+# Lower bounds
+
+
+def test_every_lower_bound_is_pinned() -> None:
+    """What `make test` installs, each at the least version that it admits, and that version is admitted."""
+    installed = CORE + [Requirement(each) for extra in ("notebooks", "test") for each in EXTRAS[extra]]
+    made = {each.name: each for each in map(Requirement, pins((ROOT / "pyproject.toml").read_text(encoding="utf-8")))}
+    assert list(made) == [each.name for each in installed]
+    for requirement in installed:
+        (pin,) = made[requirement.name].specifier
+        (floor,) = [each.version for each in requirement.specifier if each.operator == ">="]
+        assert (pin.operator, pin.version) == ("==", floor)
+        assert floor in requirement.specifier
+
+
+@needs_make
+def test_make_runs_the_unit_tests_with_the_lower_bounds() -> None:
+    constrain, install, run = [line for line in made("test-lower-bounds") if " -m venv " not in line]
+    assert constrain == ".venv-low/bin/python tests/lower_bounds.py > .venv-low/constraints.txt"
+    assert install == '.venv-low/bin/python -m pip install -e ".[notebooks,test]" -c .venv-low/constraints.txt'
+    assert run == made("test-units")[-1].replace(".venv/", ".venv-low/")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files have no such bit here")

@@ -1,4 +1,9 @@
-"""Ways to run one model: `eager` is transformers' own code, `lean` the same arithmetic in fewer calls."""
+"""Ways to run one model: `eager` is transformers' own code, `lean` the same arithmetic in fewer calls.
+
+A forward of an engine takes tokens and positions [batch, n], a mask for each kind of layer
+[batch, 1, n, visible], the cache, and whether only the last logits are wanted
+-> logits [batch, n or 1, vocab].
+"""
 
 from __future__ import annotations
 
@@ -12,10 +17,11 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "eager", "lean")
 Engine = EagerEngine | LeanEngine
+LARGE = 2_000_000_000  # weights; a second, packed copy of more is not taken without being asked for
 
 
 def build(module: PreTrainedModel, engine: str) -> Engine:
-    """The engine of that name for this module. "auto" is lean on a CPU where the model fits, else eager.
+    """The engine of that name for this module. "auto" is lean on a CPU for a model that fits, else eager.
 
     Raises:
         ValueError: no such engine, or a model that lean cannot run.
@@ -24,7 +30,9 @@ def build(module: PreTrainedModel, engine: str) -> Engine:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if engine == "lean" and not fits(module):
         raise ValueError(
-            f"the lean engine runs plain Llama, Mistral, Qwen2 and Qwen3 models, got {type(module).__name__}"
+            "the lean engine runs Llama, Mistral, Qwen2 and Qwen3 models as transformers makes them, got a changed "
+            f"or another {type(module).__name__}: engine='eager' runs it"
         )
-    lean = engine == "lean" or (engine == "auto" and module.device.type == "cpu" and fits(module))
+    small = sum(weight.numel() for weight in module.parameters()) < LARGE
+    lean = engine == "lean" or (engine == "auto" and module.device.type == "cpu" and small and fits(module))
     return LeanEngine(module) if lean else EagerEngine(module)

@@ -21,7 +21,6 @@ class EagerEngine:
         self.module = module
 
     def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
-        """tokens, positions [batch, n], masks by kind of layer [batch, 1, n, visible] -> logits [batch, n or 1, vocab]"""
         return self.module(
             input_ids=tokens,
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),

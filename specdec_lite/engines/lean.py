@@ -96,7 +96,6 @@ class LeanEngine:
         self.turns = self._turns(64)
 
     def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
-        """tokens, positions [batch, n], masks by kind of layer [batch, 1, n, visible] -> logits [batch, n or 1, vocab]"""
         if cache.capacity > len(self.turns):
             self.turns = self._turns(cache.capacity)
         x, turns = embedding(tokens, self.embedding), self.turns[positions]
