@@ -1,0 +1,183 @@
+"""Engines run one model: the same logits, cached, rewound and ragged, whichever of them does it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, build
+from tiny import PROMPT, llama, noisy
+from torch import nn
+from torch.nn.functional import linear
+
+import specdec_lite as sd
+from specdec_lite.engines import LARGE
+from specdec_lite.engines import build as build_engine
+from specdec_lite.engines.lean import fits
+from specdec_lite.engines.linear import half, prepacked, product
+from specdec_lite.probe import probe
+
+GREEDY = sd.Sampling(temperature=0)
+LEAN = ["Llama", "Mistral", "Qwen2", "Qwen3"]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", LEAN)
+def test_lean_logits_are_the_modules_own(name: str) -> None:
+    eager, lean = (sd.TransformersModel(build(name), engine=engine) for engine in ("eager", "lean"))
+    texts = torch.tensor([[(3 * i * i + 5 * i + row) % 37 for i in range(24)] for row in range(3)])
+    caches, held = [model.new_cache(3, 40) for model in (eager, lean)], [0, 0, 0]
+    for n, forget in ((9, [2, 5, 0]), (4, [0, 4, 1]), (1, [1, 0, 0]), (5, [3, 5, 5])):
+        block = torch.stack([texts[row, at : at + n] for row, at in enumerate(held)])
+        for last in (False, True):
+            mine, truth = (m.forward(block, c, last) for m, c in zip((lean, eager), reversed(caches), strict=True))
+            assert mine.shape == truth.shape
+            torch.testing.assert_close(mine, truth, rtol=0, atol=1e-12)
+            for cache in caches if not last else ():
+                cache.rewind([n] * 3)
+        held = [at + n - f for at, f in zip(held, forget, strict=True)]
+        for cache in caches:
+            cache.rewind(forget)
+    probe(lean)
+
+
+@pytest.mark.parametrize("name", LEAN)
+def test_lean_text_is_that_of_transformers(name: str) -> None:
+    module = build(name)
+    target, draft = (sd.TransformersModel(each, engine="lean") for each in (module, noisy(module, 0.05)))
+    theirs = module.generate(torch.tensor([PROMPT]), max_new_tokens=25, do_sample=False, pad_token_id=0)
+    common = dict(max_new_tokens=25, sampling=GREEDY, stop=sd.Stop())
+    assert sd.autoregressive(target, PROMPT, **common).tokens == theirs[0, len(PROMPT) :].tolist()
+    made = sd.speculative(target, sd.ModelDrafter(draft), [PROMPT, [3]], k=4, **common)
+    assert made.tokens[0] == theirs[0, len(PROMPT) :].tolist()
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (lambda engine: setattr(engine, "turns", engine.turns.roll(1, 0)), "cached"),
+        (lambda engine: setattr(engine.layers[0], "scale", 0.3), "cached"),
+        (lambda engine: setattr(engine.layers[1], "index", 0), "cached"),
+        (lambda engine: engine.layers.reverse(), "cached"),
+    ],
+    ids=["positions off by one", "another scale", "layers share a cache", "layers in another order"],
+)
+def test_a_lean_engine_that_is_wrong_fails_the_probe(part: Any, words: str) -> None:
+    model = sd.TransformersModel(build("Llama"), engine="lean")
+    probe(model)
+    part(model.engine)
+    with pytest.raises(ValueError, match=f"other logits in a {words} forward"):
+        probe(model)
+
+
+def test_no_key_is_copied_for_queries_that_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grouped-query heads: attention is given views of the arena, whatever the number of rows."""
+    seen: list[torch.Tensor] = []
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(queries: Any, keys: Any, values: Any, **options: Any) -> Any:
+        seen.extend([keys, values])
+        return real(queries, keys, values, **options)
+
+    monkeypatch.setattr("specdec_lite.engines.lean.scaled_dot_product_attention", spy)
+    model = sd.TransformersModel(build("Llama"), engine="lean")
+    assert model.engine.layers[0].heads > model.engine.layers[0].kv_heads
+    cache = model.new_cache(2, 32)
+    with torch.inference_mode():
+        for n in (1, 5):
+            model.forward(torch.ones(2, n, dtype=torch.long), cache)
+    held = {kept.data_ptr() for pair in cache.layers.values() for kept in pair}
+    assert len(seen) == 2 * 2 * 2
+    assert {each.data_ptr() for each in seen} == held
+
+
+def test_nothing_of_the_module_is_written() -> None:
+    module = llama()
+    before = copy.deepcopy(module.state_dict())
+    model = sd.TransformersModel(module, engine="lean")
+    sd.autoregressive(model, PROMPT, max_new_tokens=5)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert set(vars(module)) == set(vars(llama()))
+
+
+def test_lean_takes_only_what_it_knows() -> None:
+    assert all(fits(build(name)) for name in LEAN)
+    assert not any(fits(build(name)) for name in ARCHITECTURES if name not in LEAN)
+    changed = llama()
+    changed.model.layers[0].mlp.up_proj = nn.utils.parametrizations.weight_norm(nn.Linear(16, 24, bias=False).double())
+    hooked = llama()
+    hooked.model.layers[1].register_forward_hook(lambda *_: None)
+    for module in (changed, hooked, build("GPT2")):
+        assert not fits(module)
+        assert sd.TransformersModel(module, engine="auto").engine.name == "eager"
+        with pytest.raises(ValueError, match="the lean engine runs Llama.*engine='eager' runs it"):
+            sd.TransformersModel(module, engine="lean")
+    assert sd.TransformersModel(llama(), engine="auto").engine.name == "lean"
+    assert sd.TransformersModel(llama()).engine.name == "eager"
+    with pytest.raises(ValueError, match="engine must be one of auto, eager, lean, got 'fast'"):
+        sd.TransformersModel(llama(), engine="fast")
+
+
+def test_a_second_copy_of_a_large_model_is_not_taken_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = llama()
+    assert sum(weight.numel() for weight in module.parameters()) < LARGE
+    monkeypatch.setattr("specdec_lite.engines.LARGE", 100)
+    assert build_engine(module, "auto").name == "eager"
+    assert build_engine(module, "lean").name == "lean"
+
+
+# Matrix products
+
+
+def layers(*outputs: int, inputs: int = 64, bias: bool = False, exact: bool = False) -> list[nn.Linear]:
+    torch.manual_seed(0)
+    made = [nn.Linear(inputs, each, bias=bias) for each in outputs]
+    for each in made if exact else ():
+        each.weight.data = each.weight.data.half().float()
+    return made
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("exact", [False, True], ids=["float32 weights", "float16 weights"])
+@pytest.mark.parametrize("outputs", [(24,), (16, 8, 8), (8192, 4096)], ids=["one", "three", "large"])
+def test_products_are_those_of_the_layers(outputs: tuple[int, ...], exact: bool, bias: bool) -> None:
+    made = layers(*outputs, bias=bias, exact=exact)
+    run = product(made)
+    for rows in (1, 2, 5, 17):
+        x = torch.randn(2, rows, 64)
+        truth = torch.cat([each.double()(x.double()) for each in copy.deepcopy(made)], -1)
+        torch.testing.assert_close(run(x).double(), truth, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_float16_holds_only_weights_that_lose_nothing() -> None:
+    exact, rounded = layers(24, exact=True)[0].weight, layers(24)[0].weight
+    assert half(rounded, None) is None
+    assert half(torch.full((4, 64), 1e6), None) is None  # beyond float16
+    if (run := half(exact, None)) is not None:  # the processor decides
+        x = torch.randn(5, 64)
+        torch.testing.assert_close(run(x), linear(x, exact), rtol=0, atol=1e-5)
+    assert prepacked(rounded, None) is None  # too small to be worth it
+
+
+def test_another_torch_without_these_kernels_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any) -> None:
+        raise RuntimeError("this processor has no such kernel")
+
+    monkeypatch.setattr(torch, "fbgemm_pack_gemm_matrix_fp16", gone)
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", gone)
+    made = layers(16, 8, exact=True)
+    x = torch.randn(3, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(product(made)(x), torch.cat([each(x) for each in made], -1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_dtypes_run_as_they_are(dtype: torch.dtype) -> None:
+    made = [each.to(dtype) for each in layers(16, 8, exact=True)]
+    x = torch.randn(3, 64, dtype=dtype)
+    with torch.inference_mode():
+        assert torch.equal(product(made)(x), torch.cat([each(x) for each in made], -1))
