@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import specdec_lite as sd
+from specdec_lite.acceptance import Rule
 from specdec_lite.pocket import DRAFT, TARGET, corpus
 from specdec_lite.pocket.distil import mix
 from specdec_lite.pocket.evaluate import bits_per_byte, mean_overlap, xz_bits_per_byte
@@ -18,6 +19,9 @@ from specdec_lite.pocket.muon import orthogonalise
 from specdec_lite.pocket.prompts import held_out_prompts
 from specdec_lite.pocket.train import SMALL, main, make_pair, next_token_loss
 from specdec_lite.pocket.trainer import Plan, train, windows
+from specdec_lite.teaching.museum import ResampleFromTarget
+from specdec_lite.theory.exact import target_distribution
+from specdec_lite.theory.statistics import compare
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +128,9 @@ def test_xz_reference() -> None:
     assert 5.9 < xz_bits_per_byte([noise]) < 6.3  # 64 equally likely signs are six bits
 
 
+SEEDS = (10_000, 20_000, 30_000)  # of the first row of each batch
+
+
 @pytest.fixture(scope="module")
 def pair() -> sd.Pair:
     return sd.load_pair()
@@ -137,7 +144,21 @@ def test_the_shipped_pair_is_small_and_the_draft_much_smaller(pair: sd.Pair) -> 
 
 
 def test_the_shipped_pair_overlaps_as_its_card_says(pair: sd.Pair) -> None:
-    assert 0.5 < mean_overlap(pair, held_out_prompts(pair.tokenizer, 8), new_tokens=48) < 0.75
+    """The card's figure comes from more and longer continuations; 0.65 is what was asked for."""
+    assert 0.65 < mean_overlap(pair, held_out_prompts(pair.tokenizer, 8), new_tokens=48) < 0.9
+
+
+@pytest.mark.parametrize(("rule", "right"), [(sd.TokenRejection(), True), (ResampleFromTarget(), False)])
+def test_the_shipped_pairs_first_tokens_follow_the_target(pair: sd.Pair, rule: Rule, right: bool) -> None:
+    """Real weights in float32, 3,000 seeded texts: a bias of 8 % would show with a chance of 99 %."""
+    prompt = pair.tokenizer.encode("def read(self, ")
+    common = dict(max_new_tokens=3, sampling=sd.Sampling(top_k=3), stop=sd.Stop())
+    claimed = target_distribution(pair.target, prompt, **common)
+    batch = dict(k=2, rule=rule, trace="off", **common)
+    runs = [sd.speculative(pair.target, sd.ModelDrafter(pair.draft), [prompt] * 1000, seed=s, **batch) for s in SEEDS]
+    found = compare((tuple(row) for run in runs for row in run.tokens), claimed)
+    assert found.detectable_bias(alpha=1e-3, power=0.99) < 0.08
+    assert (found.p_value > 1e-3) == right
 
 
 def test_the_shipped_target_has_learned_python(pair: sd.Pair) -> None:
