@@ -48,7 +48,8 @@ class TokenRejection:
     """Speculative sampling: keep x with chance min(1, p_target(x) / p_draft(x)), else draw the residual.
 
     Leviathan et al. 2023, algorithm 1; Chen et al. 2023, algorithm 2. It keeps a drafted token
-    with the chance `overlap(p_target, p_draft)`, and no exact rule keeps more.
+    with the chance `overlap(p_target, p_draft)`, and no exact rule that judges one draft at a time
+    keeps more.
     """
 
     def chance(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:

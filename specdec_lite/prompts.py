@@ -90,6 +90,7 @@ def check_kinds(
 
     Raises:
         TypeError: which one.
+        ValueError: a rule that says it is not exact.
     """
     if drafter is None and k:
         raise TypeError("drafter is None: pass ModelDrafter(pair.draft), or call autoregressive() to draft nothing")
@@ -102,6 +103,9 @@ def check_kinds(
     ):
         if not fits:
             raise TypeError(f"{name} must be {remedy}, got {value!r:.80}")
+    if not getattr(rule, "exact", True):
+        raise ValueError(f"{type(rule).__name__} is not exact, and this promises the target's distribution: "
+                         "call specdec_lite.synthetic.synthetic(), whose result says 'synthetic acceptance'")
 
 
 def _has(value: object, method: str) -> bool:

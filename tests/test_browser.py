@@ -206,4 +206,30 @@ def changed(page: Any, plot: Any, before: tuple[str, str, str]) -> tuple[str, st
     pytest.fail(f"the figure, its labels or the text stayed as they were: {before[1]!r} then {now[1]!r}")
 
 
-CONTROLS = {"00_start_here": start_here}
+def rejection_sampling_proof(page: Any) -> None:
+    """A score, the temperature and the rule each move the areas and the readout."""
+    SHOTS.mkdir(exist_ok=True)
+    readout, plot = page.locator(".specdec-readout"), page.locator(".jp-OutputArea .js-plotly-plot").last
+    handles = page.locator(".jupyter-widgets .noUi-handle")  # five scores of each model, temperature, top-k, draws
+    handles.nth(5).scroll_into_view_if_needed()
+    sync_api.expect(readout).to_contain_text("Overlap 1.000")  # where the notebook's last cells left it
+    page.screenshot(path=SHOTS / "04_widget_before.png")
+    before = seen(page, plot)
+    handles.nth(5).focus()  # the draft's score of its favourite
+    for _ in range(4):
+        page.keyboard.press("ArrowDown")
+    sync_api.expect(readout).to_contain_text("Overlap 0.000")
+    moved = changed(page, plot, before)
+    handles.nth(10).focus()
+    for _ in range(8):
+        page.keyboard.press("ArrowRight")
+    sync_api.expect(readout).not_to_contain_text("Overlap 0.000")
+    moved = changed(page, plot, moved)
+    page.locator(".widget-dropdown select").last.select_option(index=1)
+    sync_api.expect(readout).to_contain_text("famous bug")
+    changed(page, plot, moved)
+    page.screenshot(path=SHOTS / "04_widget_after.png")
+    assert page.locator(BAD_OUTPUT).count() == 0
+
+
+CONTROLS = {"00_start_here": start_here, "04_rejection_sampling_proof": rejection_sampling_proof}

@@ -1,1 +1,5 @@
-"""What a class needs beside the decoder: famous bugs as switchable parts."""
+"""What a class needs beside the decoder: exercises that check themselves, and famous bugs as switchable parts."""
+
+from . import checks as check
+
+__all__ = ["check"]

@@ -32,7 +32,7 @@ def acceptance(p_target: Tensor, p_draft: Tensor) -> Tensor:
     """Chance that `TokenRejection` keeps a token drawn from p_draft. [..., vocab] twice -> [...].
 
     sum(p_draft * min(1, p_target / p_draft)) = sum(min(p_target, p_draft)) = 1 - total variation
-    (Leviathan et al. 2023, theorem 3.5). No exact rule keeps more.
+    (Leviathan et al. 2023, theorem 3.5). No exact rule keeps more at one place.
     """
     return overlap(p_target, p_draft)
 
