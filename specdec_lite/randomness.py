@@ -42,6 +42,9 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, wanted, right=True).squeeze(-1).clamp_max(probs.shape[-1] - 1)
 
 
+MOST_AHEAD = 16  # rounds
+
+
 class SeededStreams:
     """One counter-based stream a row (Philox, keyed by seed and round), inverted in float64.
 
@@ -54,19 +57,28 @@ class SeededStreams:
     def __init__(self, seeds: Sequence[int], k: int, device: torch.device | str = "cpu") -> None:
         self.seeds, self.k, self.device = list(seeds), k, torch.device(device)
         self.round = -1
+        self.ahead: list[Tensor] = []  # drawn for coming rounds, last one first
 
     def begin_round(self) -> None:
         self.round += 1
-        keys = [np.array([seed, self.round], dtype=np.uint64) for seed in self.seeds]
-        rows = [np.random.Philox(key=key) for key in keys]
-        drawn = np.stack([np.random.Generator(row).random(2 * self.k + 1) for row in rows])
-        uniforms = torch.from_numpy(drawn)
-        if self.device.type == "mps":  # no float64 there
-            uniforms = uniforms.float().clamp_max(1 - 2**-24)
-        uniforms = uniforms.to(self.device, non_blocking=True)
+        if not self.ahead:  # several rounds at once cost little more than one
+            self.ahead = self._draw(min(MOST_AHEAD, self.round + 1))
+        uniforms = self.ahead.pop()  # [batch, 2 k + 1]
         # [batch] for the correction or bonus, [batch, k] to draft, [batch, k] to accept
         self.last, self.draft, self.accept = uniforms[:, 0], uniforms[:, 1::2], uniforms[:, 2::2]
         self.drafted, self.judged = 0, self.k == 0
+
+    def _draw(self, rounds: int) -> list[Tensor]:
+        """The numbers of this round and those after it. -> [batch, 2 k + 1] each, the last round first"""
+        drawn = np.empty((rounds, len(self.seeds), 2 * self.k + 1))
+        for i in range(rounds):
+            for row, seed in enumerate(self.seeds):
+                key = np.array([seed, self.round + i], dtype=np.uint64)
+                np.random.Generator(np.random.Philox(key=key)).random(out=drawn[i, row])
+        uniforms = torch.from_numpy(drawn)
+        if self.device.type == "mps":  # no float64 there
+            uniforms = uniforms.float().clamp_max(1 - 2**-24)
+        return list(uniforms.to(self.device, non_blocking=True).flip(0))
 
     def sample(self, probs: Tensor) -> Tensor:
         if self.judged:

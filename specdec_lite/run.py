@@ -148,5 +148,7 @@ class Run:
 
 def _real(drafted: list[int], tokens: Tensor) -> Tensor:
     """1 where a token was really drafted, 0 on padding. -> [batch, k]"""
+    if min(drafted) == tokens.shape[1]:
+        return torch.ones_like(tokens)
     count = torch.tensor(drafted, device=tokens.device).unsqueeze(1)
     return (torch.arange(tokens.shape[1], device=tokens.device) < count).long()
