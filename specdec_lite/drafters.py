@@ -130,30 +130,41 @@ class PromptLookupDrafter:
         self.longest, self.shortest = longest, shortest
 
     def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> PromptLookupSession:
-        return PromptLookupSession(self, vocab_size, device)
+        return PromptLookupSession([Index(self.longest, self.shortest) for _ in texts], vocab_size, device)
+
+
+class Index:
+    """Where each run of tokens was last seen, so that a lookup takes no longer in a long text than in a short one."""
+
+    def __init__(self, longest: int, shortest: int) -> None:
+        self.sizes = range(longest, shortest - 1, -1)
+        self.after: dict[tuple[int, ...], int] = {}  # tokens -> the place after their latest occurrence
+        self.known = 0  # places of the text that were entered
 
     def continuation(self, text: Sequence[int], k: int) -> list[int]:
-        """Up to k tokens that followed the latest earlier occurrence of the text's ending."""
-        text = list(text)
-        for n in range(min(self.longest, len(text) - 1), self.shortest - 1, -1):
-            ending = text[-n:]
-            for start in range(len(text) - n - 1, -1, -1):
-                if text[start : start + n] == ending:
-                    return text[start + n : start + n + k]
+        """Up to k tokens that followed the latest earlier occurrence of the text's ending. A text may only grow."""
+        for end in range(self.known + 1, len(text)):  # runs that something follows
+            for n in self.sizes:
+                if n <= end:
+                    self.after[tuple(text[end - n : end])] = end
+        self.known = max(self.known, len(text) - 1)
+        for n in self.sizes:
+            if n < len(text) and (at := self.after.get(tuple(text[-n:]))) is not None:
+                return list(text[at : at + k])
         return []
 
 
 class PromptLookupSession:
-    """Nothing to remember: the texts hold it all."""
+    """The texts hold it all, and an index of each finds it."""
 
-    def __init__(self, drafter: PromptLookupDrafter, vocab_size: int, device: torch.device) -> None:
-        self.drafter, self.vocab_size, self.device = drafter, vocab_size, device
+    def __init__(self, indices: list[Index], vocab_size: int, device: torch.device) -> None:
+        self.indices, self.vocab_size, self.device = indices, vocab_size, device
 
     def room(self, length: int) -> int:
         return 10**9
 
     def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
-        found = [self.drafter.continuation(text, k) for text in texts]
+        found = [index.continuation(text, k) for index, text in zip(self.indices, texts, strict=True)]
         return certain(found, self.vocab_size, self.device)
 
 

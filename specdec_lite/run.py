@@ -134,7 +134,8 @@ class Run:
             if name in fields:
                 fields[name] = fields[name][: drafted + 1]
         block = fields["drafted"][:accepted] + [fields["token"]]
-        seen, budget = text[self.starts[row] - 1 :], self.limits[row] - len(text)
+        seen = text[max(self.starts[row] - 1, len(text) - self.stop.reach) :]
+        budget = self.limits[row] - len(text)
         kept, ended = self.stop.cut(seen, block, budget, self._decode)
         kind = "sampled" if drafted == 0 else "bonus" if accepted == drafted else "corrected"
         made = Round(row=row, index=self.index, position=len(text), kind=kind, kept=kept, ended=ended, **fields)

@@ -49,7 +49,7 @@ class Stop:
     @property
     def reach(self) -> int:
         """Tokens at the end of a text that may matter: each has a byte at least."""
-        return max(len(string.encode()) for string in self.strings) + MARGIN
+        return max((len(string.encode()) for string in self.strings), default=0) + MARGIN
 
     def completed(self, tokens: list[int], decode: Decode | None) -> int | None:
         """How many characters ago the stop string began that the last of `tokens` completes; None if it does not.

@@ -13,7 +13,7 @@ from tiny import PROMPT, VOCAB, Counted, llama, next_logits, pair, table_pair
 
 import specdec_lite as sd
 from specdec_lite.distributions import Sampler, probabilities
-from specdec_lite.drafters import Draft, certain
+from specdec_lite.drafters import Draft, Index, certain
 from specdec_lite.processors import Processors
 from specdec_lite.randomness import SeededStreams
 from specdec_lite.theory.exact import largest_difference, sequence_distribution, target_distribution
@@ -259,10 +259,13 @@ def found_by_search(text: list[int], k: int, longest: int, shortest: int) -> lis
     st.lists(st.integers(0, 2), min_size=1, max_size=14), st.integers(1, 5), st.integers(1, 3), st.integers(0, 3)
 )  # fmt: skip
 def test_prompt_lookup_finds_what_followed_the_longest_ending(text: list, k: int, shortest: int, more: int) -> None:
-    drafter = sd.PromptLookupDrafter(longest=shortest + more, shortest=shortest)
-    got = drafter.continuation(text, k)
+    got = Index(shortest + more, shortest).continuation(text, k)
     assert got == found_by_search(text, k, shortest + more, shortest)
     assert len(got) <= k
+    growing, at = Index(shortest + more, shortest), 1
+    while at <= len(text):  # the same, asked while the text grows
+        assert growing.continuation(text[:at], k) == found_by_search(text[:at], k, shortest + more, shortest)
+        at += 1 + text[at - 1]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,7 @@ def test_prompt_lookup_finds_what_followed_the_longest_ending(text: list, k: int
     ids=str,
 )
 def test_prompt_lookup_by_example(text: list[int], proposed: list[int]) -> None:
-    assert sd.PromptLookupDrafter().continuation(text, 4) == proposed
+    assert Index(3, 1).continuation(text, 4) == proposed
 
 
 @pytest.mark.parametrize("kwargs", [dict(shortest=0), dict(longest=2, shortest=3), dict(longest=0)], ids=str)
