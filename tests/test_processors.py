@@ -194,7 +194,6 @@ class Counter:
         ([MinNewTokensLengthLogitsProcessor(2, 3, 0)], ValueError, "length of its prompt"),
         ([ExponentialDecayLengthPenalty((5, 1.5), 0, 2)], ValueError, "length of its prompt"),
     ],
-    ids=lambda value: str(value)[:40],
 )
 def test_what_cannot_be_right_is_refused_before_any_forward(processors: Any, error: type, words: str) -> None:
     target, draft = pair()

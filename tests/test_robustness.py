@@ -72,8 +72,8 @@ def target_with_text() -> sd.TransformersModel:
 @pytest.mark.slow
 @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
-    prompts=st.lists(st.lists(tokens, min_size=1, max_size=9), min_size=1, max_size=4),
-    k=st.integers(1, 16), budget=st.integers(1, 12), sampling=samplings, stop=stops, chain=processors,
+    prompts=st.lists(st.lists(tokens, min_size=1, max_size=9), min_size=1, max_size=3),
+    k=st.integers(1, 16), budget=st.integers(1, 8), sampling=samplings, stop=stops, chain=processors,
     kind=drafters, seed=st.integers(0, 2**32), rule=st.sampled_from([sd.TokenRejection(), sd.SampleAndMatch()]),
 )  # fmt: skip
 def test_a_thousand_random_runs(
