@@ -36,7 +36,7 @@ def overlap(p_target: Tensor, p_draft: Tensor) -> Tensor:
 def residual(p_target: Tensor, p_draft: Tensor) -> Tensor:
     """What the target has left once the draft gave all it shares: norm(max(0, p_target - p_draft)).
 
-    Leviathan et al. 2023, section 2.3; Chen et al. 2023, equation 3. Where the two agree to
+    Leviathan et al. 2023, section 2.3; Chen et al. 2023, algorithm 2. Where the two agree to
     rounding nothing is left, and a rejection all but impossible: then `p_target` itself serves.
     """
     left = (p_target - p_draft).clamp_min(0)  # [..., vocab]

@@ -1,9 +1,8 @@
 """Matrix products on a CPU whose time stays flat from one row to a handful.
 
 Reading the weights is what a pass over few rows waits for, so K + 1 rows should cost hardly more
-than one. torch's default float32 product on a CPU does not keep to that: 5 rows can cost four times
-one. Weights packed once, for kernels made for few rows, do. `python -m specdec_lite.hardware.rows`
-measures all three on this machine.
+than one. torch's default float32 product on a CPU does not keep to that: 5 rows can cost several
+times one. Weights packed once, for kernels made for few rows, do. `specdec roofline` measures it.
 """
 
 from __future__ import annotations
