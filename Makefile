@@ -9,8 +9,9 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 LOW := .venv-low
 FIRST := notebooks/00_start_here.ipynb
+CHROMIUM := command -v chromium || command -v chromium-browser || command -v google-chrome
 
-.PHONY: help lab demo bench test lint test-units test-notebooks test-lower-bounds format clean
+.PHONY: help lab demo bench test lint test-units test-notebooks test-browser test-lower-bounds format clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -36,6 +37,10 @@ test-units: $(VENV)/test.stamp ## the unit tests
 
 test-notebooks: $(VENV)/test.stamp ## run every notebook and compare its outputs with the committed ones
 	$(BIN)/python -m pytest --nbval --nbval-current-env -n $(WORKERS) --dist loadscope notebooks
+
+test-browser: $(VENV)/browser.stamp ## every notebook in a real browser: JupyterLab runs it, its controls are moved
+	@$(CHROMIUM) || { command -v apt-get && [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q chromium; } || true
+	$(BIN)/python -m pytest -m browser -rs tests/test_browser.py
 
 test-lower-bounds: ## the unit tests with the oldest of every dependency, in an environment of their own
 	$(PYTHON) -m venv $(LOW)
@@ -64,3 +69,7 @@ $(VENV)/lab.stamp: pyproject.toml $(VENV)/torch.stamp
 $(VENV)/test.stamp: pyproject.toml $(VENV)/torch.stamp
 	$(BIN)/python -m pip install -e ".[notebooks,test]"
 	@touch $(VENV)/lab.stamp $@
+
+$(VENV)/browser.stamp: pyproject.toml $(VENV)/test.stamp
+	$(BIN)/python -m pip install -e ".[browser]"
+	@touch $@
