@@ -55,8 +55,10 @@ class Outcome:
             "overlap": overlap(self.p_target[:, :k], self.draft.probs),
             "chance": self.chance,
             "uniform": self.uniform,
-            "top_target": torch.stack([_wide(top_t.indices), _wide(top_t.values)], -1),  # [batch, k + 1, several, 2]
-            "top_draft": torch.stack([_wide(top_d.indices), _wide(top_d.values)], -1),
+            "top_target": top_t.indices,  # [batch, k + 1, several]
+            "top_target_p": top_t.values,
+            "top_draft": top_d.indices,  # [batch, k, several]
+            "top_draft_p": top_d.values,
         }
 
 
@@ -83,7 +85,8 @@ def _unpack(row: list[float], fields: dict[str, Tensor]) -> dict[str, Any]:
     values["drafted"] = [int(token) for token in values["drafted"]]
     for name in ("top_target", "top_draft"):
         if name in values:
-            values[name] = [[(int(token), p) for token, p in top if p > 0] for top in values[name]]
+            places = zip(values[name], values.pop(name + "_p"), strict=True)
+            values[name] = [[(int(token), p) for token, p in zip(*top, strict=True) if p > 0] for top in places]
     return values
 
 

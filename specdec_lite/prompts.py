@@ -104,8 +104,10 @@ def check_kinds(
         if not fits:
             raise TypeError(f"{name} must be {remedy}, got {value!r:.80}")
     if not getattr(rule, "exact", True):
-        raise ValueError(f"{type(rule).__name__} is not exact, and this promises the target's distribution: "
-                         "call specdec_lite.synthetic.synthetic(), whose result says 'synthetic acceptance'")
+        raise ValueError(
+            f"{type(rule).__name__} is not exact, and this promises the target's distribution: "
+            "call specdec_lite.synthetic.synthetic(), whose result says 'synthetic acceptance'"
+        )
 
 
 def _has(value: object, method: str) -> bool:
