@@ -120,12 +120,16 @@ def prompts_for(pair: Pair, settings: Settings) -> list[list[int]]:
     Raises:
         ValueError: the context is too small for that.
     """
-    room = (pair.target.context or 10**9) - settings.max_new_tokens
-    if room < 1:
-        raise ValueError(
-            f"{settings.max_new_tokens} new tokens do not fit into the target's context of {pair.target.context}"
-        )
+    room = room_for(pair, settings.max_new_tokens)
     return held_out_prompts(pair.tokenizer, settings.prompts, min(PROMPT_TOKENS, room))
+
+
+def room_for(pair: Pair, new: int) -> int:
+    """The longest prompt that leaves room for `new` tokens in the target's context. Errors as for `prompts_for`."""
+    room = (pair.target.context or 10**9) - new
+    if room < 1:
+        raise ValueError(f"{new} new tokens do not fit into the target's context of {pair.target.context}")
+    return room
 
 
 def forward_costs(pair: Pair, settings: Settings) -> dict[str, dict[int, float]]:

@@ -47,6 +47,16 @@ def temperature(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
+
+
 def build_parser() -> Parser:
     parser = Parser(prog="specdec", description="Speculative decoding: see it, time it.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -68,19 +78,59 @@ def build_parser() -> Parser:
         "--k",
         type=whole(1, MAX_K),
         nargs="+",
-        default=[1, 2, 3, 4, 5, 6, 8],
         metavar="K",
-        help="values of K to try (default: 1 2 3 4 5 6 8)",
+        help="values of K to try (default: 1 2 3 4 5 6 8; with --batch 1 2 4)",
     )
-    bench.add_argument(
-        "--temperatures", type=temperature, nargs="+", default=[0.0, 1.0], metavar="T", help="default: 0 1"
-    )
+    bench.add_argument("--temperatures", type=temperature, nargs="+", metavar="T", help="default: 0 1; with --batch 0")
     bench.add_argument("--prompts", type=whole(1), default=4, metavar="N", help="from held-out files (default: 4)")
     bench.add_argument("--max-new-tokens", type=whole(1), default=64, metavar="N", help="for each (default: 64)")
     bench.add_argument("--repeats", type=whole(1), default=5, metavar="N", help="interleaved rounds (default: 5)")
     bench.add_argument("--only", choices=["own", "transformers"], help="leave the other one out")
     bench.add_argument("--json", metavar="FILE", help="also write everything measured, raw seconds included")
+    bench.add_argument(
+        "--batch",
+        type=whole(1),
+        nargs="+",
+        metavar="N",
+        help="instead: where a growing batch ends the gain, for each K",
+    )
     add_pair(bench)
+
+    doctor = commands.add_parser("doctor", help="say whether speculation pays, with which K, and where the time goes")
+    doctor.set_defaults(run=run_doctor)
+    doctor.add_argument(
+        "--prompts", metavar="FILE", help="one a line, or a .json list (default: 4 from held-out files)"
+    )
+    doctor.add_argument("--drafter", choices=["model", "lookup"], default="model", help="lookup needs no draft model")
+    doctor.add_argument("--temperature", type=temperature, default=0.0, help="0 is greedy (default: 0)")
+    doctor.add_argument("--k-max", type=whole(1, MAX_K), default=8, metavar="K", help="largest K to try (default: 8)")
+    doctor.add_argument("--max-new-tokens", type=whole(2), default=64, metavar="N", help="for each (default: 64)")
+    doctor.add_argument("--repeats", type=whole(1), default=5, metavar="N", help="of every timing (default: 5)")
+    doctor.add_argument("--seed", type=whole(0), default=0, help="of the random numbers (default: 0)")
+    doctor.add_argument(
+        "--agreement", type=share, metavar="A", help="synthetic acceptance, 0 to 1: for shapes without trained weights"
+    )
+    doctor.add_argument("--json", metavar="FILE", help="also write everything found")
+    doctor.add_argument("--picture", metavar="FILE", help="also draw the budget: a .png where kaleido is, or a .html")
+    add_pair(doctor)
+
+    roofline = commands.add_parser("roofline", help="time passes over 1, 2, 4 ... rows, and say what they wait for")
+    roofline.set_defaults(run=run_roofline)
+    roofline.add_argument(
+        "--rows",
+        type=whole(1, 4096),
+        nargs="+",
+        default=[1, 2, 4, 8, 16, 32, 64],
+        metavar="N",
+        help="tokens in a pass (default: 1 2 4 8 16 32 64; 1 and 5 are always timed)",
+    )
+    roofline.add_argument("--context", type=whole(0), default=128, metavar="N", help="cached tokens (default: 128)")
+    roofline.add_argument("--repeats", type=whole(1), default=11, metavar="N", help="interleaved rounds (default: 11)")
+    roofline.add_argument("--json", metavar="FILE", help="also write everything measured, raw seconds included")
+    roofline.add_argument("--picture", metavar="FILE", help="also draw it: a .png where kaleido is there, or a .html")
+    model = roofline.add_argument_group("model", "without --target: the pocket target, and a wide random Llama")
+    model.add_argument("--target", metavar="MODEL", help="hub id or local folder of the model to time")
+    add_machine(model, "default: 1 for the pocket target, all for others")
     return parser
 
 
@@ -90,14 +140,19 @@ def add_pair(command: argparse.ArgumentParser) -> None:
     pair.add_argument("--draft", metavar="MODEL", help="the same for the small model that guesses")
     pair.add_argument("--revision", metavar="REV", help="branch, tag or commit of the target on the hub")
     pair.add_argument("--draft-revision", metavar="REV", help="the same for the draft")
-    pair.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
-    pair.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16", "float64"], help="default: float32 on a cpu"
-    )
     pair.add_argument(
         "--engine", choices=["auto", "eager", "lean"], default="auto", help="what runs the forwards (default: auto)"
     )
-    pair.add_argument("--threads", type=whole(1), metavar="N", help="of the processor (default: 1 for the pocket pair)")
+    add_machine(pair, "default: 1 for the pocket pair")
+
+
+def add_machine(group: argparse._ArgumentGroup, threads: str) -> None:
+    """Where and how models run."""
+    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    group.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16", "float64"], help="default: float32 on a cpu"
+    )
+    group.add_argument("--threads", type=whole(1), metavar="N", help=f"of the processor ({threads})")
 
 
 def load(args: argparse.Namespace) -> Pair:
@@ -107,11 +162,8 @@ def load(args: argparse.Namespace) -> Pair:
         ValueError, OSError: a device, a model or a pair of them that cannot be used.
     """
     import torch
-    import transformers
 
-    transformers.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        transformers.logging.disable_progress_bar()
+    quiet()
     threads = args.threads or (1 if is_pocket(args) else None)  # a small model's threads wait for each other
     if threads:
         torch.set_num_threads(threads)
@@ -121,6 +173,15 @@ def load(args: argparse.Namespace) -> Pair:
         args.target, args.draft, revision=args.revision, draft_revision=args.draft_revision,
         device=args.device, dtype=args.dtype, engine=args.engine,
     )  # fmt: skip
+
+
+def quiet() -> None:
+    """Keep transformers' warnings off the screen, and its bars out of a file."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers.logging.disable_progress_bar()
 
 
 def is_pocket(args: argparse.Namespace) -> bool:
@@ -137,21 +198,81 @@ def run_demo(args: argparse.Namespace) -> None:
     run(pair, Settings(**given), pocket=is_pocket(args), as_json=args.json)
 
 
+def check_folder(option: str, file: str | None) -> None:
+    """Refuse a file that could not be written, before anything is measured."""
+    if file and os.path.dirname(file) and not os.path.isdir(os.path.dirname(file)):
+        raise ValueError(f"{option} {file}: there is no folder {os.path.dirname(file)}")
+
+
+def check_picture(file: str | None) -> None:
+    """The same for a picture, which needs plotly."""
+    from importlib.util import find_spec
+
+    check_folder("--picture", file)
+    if file and not find_spec("plotly"):
+        raise ValueError("--picture needs plotly: pip install specdec-lite[notebooks], or leave it out")
+
+
 def run_bench(args: argparse.Namespace) -> None:
-    if args.json and os.path.dirname(args.json) and not os.path.isdir(os.path.dirname(args.json)):
-        raise ValueError(f"--json {args.json}: there is no folder {os.path.dirname(args.json)}")
+    check_folder("--json", args.json)
+    if args.batch:
+        run_batches(args)
+        return
     pair = load(args)
     from .bench import Settings, run
 
     settings = Settings(
-        ks=tuple(sorted(set(args.k))),
-        temperatures=tuple(dict.fromkeys(args.temperatures)),
+        ks=tuple(sorted(set(args.k or [1, 2, 3, 4, 5, 6, 8]))),
+        temperatures=tuple(dict.fromkeys(args.temperatures or [0.0, 1.0])),
         prompts=args.prompts,
         max_new_tokens=args.max_new_tokens,
         repeats=args.repeats,
         only=args.only,
     )
     run(pair, settings, json_file=args.json)
+
+
+def run_batches(args: argparse.Namespace) -> None:
+    """`bench --batch`."""
+    if args.only == "transformers" or len(set(args.temperatures or [0.0])) > 1:
+        raise ValueError("--batch times this library alone, at one temperature: leave out --only, give one temperature")
+    pair = load(args)
+    from .batches import Settings, run
+
+    settings = Settings(
+        batches=tuple(sorted(set(args.batch))),
+        ks=tuple(sorted(set(args.k or [1, 2, 4]))),
+        temperature=(args.temperatures or [0.0])[0],
+        max_new_tokens=args.max_new_tokens,
+        repeats=args.repeats,
+    )
+    run(pair, settings, json_file=args.json)
+
+
+def run_doctor(args: argparse.Namespace) -> None:
+    check_folder("--json", args.json)
+    check_picture(args.picture)
+    if args.drafter == "lookup" and args.agreement is not None:
+        raise ValueError("--agreement sets how often a draft model's guesses are kept: leave out --drafter lookup")
+    if args.drafter == "lookup" and args.draft is None:
+        args.draft = args.target  # not run: a pair has two
+    from .doctor import Settings, drafter, run
+
+    names = ("k_max", "max_new_tokens", "temperature", "repeats", "seed")
+    settings = Settings(**{name: getattr(args, name) for name in names})
+    pair = load(args)
+    run(pair, drafter(pair, args.drafter, args.agreement), settings, args.prompts, args.json, args.picture)
+
+
+def run_roofline(args: argparse.Namespace) -> None:
+    check_folder("--json", args.json)
+    check_picture(args.picture)
+    quiet()
+    from .roofline import Settings, run
+
+    names = ("target", "context", "threads", "device", "dtype", "repeats")
+    settings = Settings(rows=tuple(sorted(set(args.rows))), **{name: getattr(args, name) for name in names})
+    run(settings, json_file=args.json, picture=args.picture)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,103 @@
+"""A round's budget: what each part was predicted to take beside what it took, and what each K promises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .theme import BLUE, GREY, INK, PAPER, VERMILLION, template, uid
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from ..hardware.doctor import Diagnosis
+
+PARTS = ("draft", "verify", "sample", "synchronise", "rest")
+
+
+def budget_figure(found: Diagnosis) -> go.Figure:
+    """Left the parts of a round, hatched predicted and full measured; right the speed-up over K."""
+    from plotly.subplots import make_subplots
+
+    k = found.measured.k
+    titles = (f"A round at K = {k}, milliseconds", "Times as fast as naive, for each K")
+    figure = make_subplots(cols=2, subplot_titles=titles, horizontal_spacing=0.12)
+    sides = (("predicted", found.forecast.outlooks[k].round), ("measured", found.measured.round))
+    for name, parts in sides:
+        figure.add_trace(_bars(name, parts), row=1, col=1)
+    for trace in (_band(found), _line(found), _clock(found)):
+        figure.add_trace(trace, row=1, col=2)
+    figure.add_hline(y=1, line=dict(color=GREY, dash="dot", width=1), row=1, col=2)
+    figure.update_layout(
+        template=template(), height=400, barmode="group", bargap=0.35, bargroupgap=0.08,
+        margin=dict(t=48, b=104, l=96), legend=dict(y=-0.24, entrywidth=150), meta=dict(alt=budget_sentence(found)),
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed", row=1, col=1)
+    figure.update_xaxes(rangemode="tozero", row=1, col=1)
+    figure.update_xaxes(title="K, tokens drafted a round", dtick=1, row=1, col=2)
+    figure.update_yaxes(rangemode="tozero", row=1, col=2)
+    figure.update_annotations(font_size=13)
+    return figure
+
+
+def _bars(name: str, parts: dict[str, float]) -> go.Bar:
+    import plotly.graph_objects as go
+
+    values = [round(1000 * parts[part], 3) for part in PARTS]
+    full = name == "measured"
+    marker = dict(color=BLUE if full else PAPER, line=dict(color=BLUE if full else VERMILLION, width=1.5))
+    if not full:
+        marker["pattern"] = dict(shape="/", fgcolor=VERMILLION, bgcolor=PAPER, size=6)
+    return go.Bar(
+        x=values, y=list(PARTS), orientation="h", name=f"{name} ({'full' if full else 'hatched'})",
+        uid=uid("budget", name), marker=marker, text=[f"{value:.2f}" for value in values], textposition="outside",
+        cliponaxis=False, hovertemplate="%{y}: %{x:.2f} ms",
+    )  # fmt: skip
+
+
+def _band(found: Diagnosis) -> go.Scatter:
+    """Where each prediction lies with 95 % confidence."""
+    import plotly.graph_objects as go
+
+    every = list(found.forecast.outlooks.values())
+    ks = [each.k for each in every]
+    low, high = ([round(getattr(each.speed_up, end), 3) for each in every] for end in ("low", "high"))
+    return go.Scatter(
+        x=ks + ks[::-1], y=high + low[::-1], fill="toself", mode="lines", line=dict(width=0),
+        fillcolor="rgba(213, 94, 0, 0.16)", name="95 % of the prediction", uid=uid("budget", "band"), hoverinfo="skip",
+    )  # fmt: skip
+
+
+def _line(found: Diagnosis) -> go.Scatter:
+    import plotly.graph_objects as go
+
+    every = list(found.forecast.outlooks.values())
+    return go.Scatter(
+        x=[each.k for each in every], y=[round(each.speed_up.value, 3) for each in every], mode="lines+markers",
+        name="predicted", uid=uid("budget", "line"), line=dict(color=VERMILLION, dash="dash"),
+        marker=dict(symbol="circle-open", size=8), hovertemplate="K = %{x}: %{y:.2f} predicted",
+    )  # fmt: skip
+
+
+def _clock(found: Diagnosis) -> go.Scatter:
+    import plotly.graph_objects as go
+
+    made = found.measured
+    at = made.speed_up
+    ends = dict(array=[at.high - at.median], arrayminus=[at.median - at.low], symmetric=False, color=INK)
+    return go.Scatter(
+        x=[made.k], y=[round(at.median, 3)], mode="markers", name="measured", uid=uid("budget", "clock"),
+        marker=dict(symbol="diamond", size=11, color=BLUE, line=dict(color=INK, width=1)), error_y=ends,
+        hovertemplate="K = %{x}: %{y:.2f} by the clock",
+    )  # fmt: skip
+
+
+def budget_sentence(found: Diagnosis) -> str:
+    """What the figure shows, in words."""
+    made, said = found.measured, found.forecast.outlooks[found.measured.k]
+    whole = {name: 1000 * sum(parts[p] for p in PARTS) for name, parts in (("p", said.round), ("m", made.round))}
+    largest = max(PARTS, key=lambda part: made.round[part])
+    return (
+        f"A round at K = {made.k} was predicted to take {whole['p']:.2f} ms and took {whole['m']:.2f}; "
+        f"its largest part is '{largest}', with {1000 * made.round[largest]:.2f} ms. Speculation was predicted to be "
+        f"{said.speed_up.value:.2f} times as fast as naive decoding and was {made.speed_up.median:.2f} times."
+    )
