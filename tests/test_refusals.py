@@ -29,7 +29,7 @@ REFUSED = {
     "MiniMaxForCausalLM": (LINEAR, "(layers of the kind 'linear_attention')"),
     "Lfm2ForCausalLM": (SMALL | dict(layer_types=["conv", "full_attention"]), "(layers of the kind 'conv')"),
     "Llama4ForCausalLM": (SMALL | dict(layer_types=["chunked_attention"] * 2), "full and sliding attention"),
-    "DeepseekV32ForCausalLM": (SMALL, "(layers of the kind 'indexed_attention')"),
+    "DeepseekV32ForCausalLM": (SMALL, "full and sliding attention (layers of the kind '"),  # its name varies
     "BloomForCausalLM": (dict(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2), "ALiBi"),
     "MptForCausalLM": (dict(vocab_size=VOCAB, d_model=16, n_layers=1, n_heads=2), "ALiBi"),
     "FalconForCausalLM": (ARCHITECTURES["Falcon"] | dict(alibi=True), "ALiBi"),
