@@ -9,6 +9,7 @@ for a processor that keeps no state between calls: a rejected token would stay i
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -137,7 +138,9 @@ def refuse_shared(processor: Processor, texts: Sequence[Sequence[int]]) -> None:
 def refuse_memory(processor: Processor, text: Tensor, vocab_size: int) -> None:
     """Ask one question twice with another between: who answers differently has a memory, or rolls dice. text [n]"""
     scores = torch.randn(vocab_size, generator=torch.Generator().manual_seed(0)).to(text.device)  # [vocab]
-    longer = torch.cat([text, text[-1:]])  # [n + 1]
+    strange = sorted(set(range(vocab_size)) - set(text.tolist())) or [0]
+    another = random.Random().choice(strange)  # one that a memory is not likely to hold from the last time
+    longer = torch.cat([text, text.new_tensor([another])])  # [n + 1]
     first, _, again = (apply([processor], prefix, scores) for prefix in (text, longer, text))
     if not torch.equal(first, again):
         raise ValueError(

@@ -175,6 +175,18 @@ class Counter:
         return scores + self.calls
 
 
+class Seen:
+    """Penalises every token that it ever met, those of rejected drafts too."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.seen |= set(input_ids[0].tolist())
+        scores[:, list(self.seen)] -= 1.0
+        return scores
+
+
 @pytest.mark.parametrize(
     ("processors", "error", "words"),
     [
@@ -201,6 +213,12 @@ def test_what_cannot_be_right_is_refused_before_any_forward(processors: Any, err
         sd.speculative(target, sd.ModelDrafter(draft), [[1, 2], [3]], processors=processors)
     with pytest.raises(error, match=words):
         sd.autoregressive(target, [[1, 2], [3]], processors=processors)
+
+
+def test_a_memory_of_tokens_is_noticed() -> None:
+    for _ in range(20):  # whatever token it is asked about
+        with pytest.raises(ValueError, match="Seen answers one question in two ways"):
+            sd.autoregressive(pair()[0], PROMPT, processors=[Seen()])
 
 
 def test_a_mask_of_everything_is_an_error_and_not_a_token() -> None:

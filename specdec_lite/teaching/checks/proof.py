@@ -154,13 +154,14 @@ def _mistaken(
     keep: Callable[[F, F], bool] = lambda u, chance: u < chance,
     goes_on: bool = False,
     bonus: Callable[[Sequence[Probs]], Probs | None] = lambda t: t[-1],
+    own: bool = True,
 ) -> Callable[..., list[int]]:
     """A round with one part exchanged."""
 
     def round_(t: Sequence[Probs], d: Sequence[Probs], drafted: list[int], u: list[F], last: F) -> list[int]:
         kept = []
         for i, x in enumerate(drafted):
-            if keep(u[i], _chance(t[i], d[i], x)):
+            if keep(u[i] if own else u[0], _chance(t[i], d[i], x)):
                 kept.append(x)
             elif not goes_on:
                 return kept if replace is None else [*kept, _drawn(replace(t[i], d[i]), last)]
@@ -180,6 +181,7 @@ speculative_round = Check(
         Case(([T0, T1], [D0], [2], [F(1, 3)], F(9, 10)), [1], "the uniform equals the chance, so it is not below"),
         Case(([T0, T1, T3], [D0, D1], [2, 2], [F(3, 4), F(1, 4)], F(3, 5)), [0], "the first of two is rejected"),
         Case(([T0, T1, T3], [D0, D1], [0, 1], [F(3, 4), F(1, 2)], F(1, 10)), [0, 2], "the second of two is rejected"),
+        Case(([T0, T1, T3], [D0, D1], [0, 1], [F(1, 10), F(1, 2)], F(1, 2)), [0, 2], "the second of two is rejected"),
         Case(([T0, T1, T3], [D0, D1], [1, 2], [F(3, 4), F(1, 2)], F(1, 20)), [1, 2, 1], "both kept, then a bonus"),
         Case(
             ([T0, T1, T2, T3], [D0, D1, D2], [1, 2, 2], [F(0), F(0), F(0)], F(1, 2)),
@@ -207,6 +209,7 @@ speculative_round = Check(
         "Keep a draft when its uniform is below the chance, not when it equals it: a chance of 0 must never win.": (
             _mistaken(keep=lambda u, chance: u <= chance)
         ),
+        "Each draft has a uniform of its own: the one at its place in `uniforms`.": _mistaken(own=False),
         "The comparison is the wrong way round: a large chance should keep often.": (
             _mistaken(keep=lambda u, chance: u > chance)
         ),
