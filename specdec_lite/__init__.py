@@ -7,6 +7,7 @@ fast = sd.speculative(pair.target, sd.ModelDrafter(pair.draft), "def add(a, b):"
 """
 
 from .acceptance import SampleAndMatch, TokenRejection
+from .adaptive import AdaptiveDrafter, BestForPast
 from .decoding import Decoded, autoregressive, speculative, stream, stream_text
 from .distributions import Sampling
 from .drafters import ModelDrafter, PromptLookupDrafter
@@ -20,6 +21,8 @@ from .trace import Round, Trace
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveDrafter",
+    "BestForPast",
     "Decoded",
     "Difference",
     "ModelDrafter",

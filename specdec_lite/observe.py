@@ -46,7 +46,7 @@ class Outcome:
         return [_unpack(row, fields) for row in flat.tolist()]  # float64 holds a token id exactly
 
     def _numbers(self) -> dict[str, Tensor]:
-        """Of both distributions at once, the target's places first: fewer calls, since a small model's round is short."""
+        """Of both distributions at once, the target's places first: a small model's round is short."""
         tokens, probs = self.draft.tokens, self.draft.probs
         both = torch.cat([self.p_target, probs], 1)  # [batch, 2 k + 1, vocab]
         top = both.topk(min(ALTERNATIVES, both.shape[-1]))

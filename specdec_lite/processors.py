@@ -130,9 +130,7 @@ def refuse_shared(processor: Processor, texts: Sequence[Sequence[int]]) -> None:
     ragged = len({len(text) for text in texts}) > 1
     if (kinds & KNOW_THE_ROW and len(texts) > 1) or (kinds & KNOW_THE_LENGTH and ragged):
         what = "its place in the batch" if kinds & KNOW_THE_ROW else "the length of its prompt"
-        raise ValueError(
-            f"{name(processor)} depends on a row and {what}: pass a list of lists, one for each prompt"
-        )
+        raise ValueError(f"{name(processor)} depends on a row and {what}: pass a list of lists, one for each prompt")
 
 
 def refuse_memory(processor: Processor, text: Tensor, vocab_size: int) -> None:

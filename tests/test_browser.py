@@ -232,4 +232,224 @@ def rejection_sampling_proof(page: Any) -> None:
     assert page.locator(BAD_OUTPUT).count() == 0
 
 
-CONTROLS = {"00_start_here": start_here, "04_rejection_sampling_proof": rejection_sampling_proof}
+def draft_then_verify(page: Any) -> None:
+    """Buttons, steps, the round and the choice of runs each move the slots and the readout."""
+    SHOTS.mkdir(exist_ok=True)
+    readout, plot = page.locator(".specdec-readout"), page.locator(".jp-OutputArea .js-plotly-plot").last
+    readout.scroll_into_view_if_needed()
+    sync_api.expect(readout).to_contain_text("Round 1 of 6, draft:")  # where the notebook's last cells left it
+    page.screenshot(path=SHOTS / "03_stepper_before.png")
+    before = slots(plot)
+    page.locator(".jupyter-button", has_text="next").click()
+    sync_api.expect(readout).to_contain_text("Round 1 of 6, verify:")
+    before = moved_slots(page, plot, before)
+    page.locator(".widget-toggle-button", has_text="rewind").click()
+    sync_api.expect(readout).to_contain_text("the text has 6 tokens, 3 of them new")
+    before = moved_slots(page, plot, before)
+    assert "aloud" in before and "hidden" in before
+    page.screenshot(path=SHOTS / "03_stepper_rewind.png")
+    handle = page.locator(".widget-slider .noUi-handle").first
+    handle.focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    sync_api.expect(readout).to_contain_text("Round 3 of 6, rewind:")
+    before = moved_slots(page, plot, before)
+    page.locator(".widget-dropdown select").last.select_option(index=1)
+    sync_api.expect(readout).not_to_contain_text("of 6,")
+    moved_slots(page, plot, before)
+    page.screenshot(path=SHOTS / "03_stepper_pocket.png")
+    assert page.locator(BAD_OUTPUT).count() == 0
+
+
+def slots(plot: Any) -> str:
+    """The slots' words and outlines as the page shows them."""
+    return plot.locator(".barlayer").evaluate("e => e.textContent + e.innerHTML.length")
+
+
+def moved_slots(page: Any, plot: Any, before: str) -> str:
+    for _ in range(60):
+        if (now := slots(plot)) != before:
+            return now
+        page.wait_for_timeout(250)
+    pytest.fail(f"the slots stayed as they were: {before!r}")
+
+
+def bug_museum(page: Any) -> None:
+    """An exhibit picked from the list moves bars, heading and readout."""
+    SHOTS.mkdir(exist_ok=True)
+    rows = page.locator(".jp-OutputArea .js-plotly-plot").first
+    rows.scroll_into_view_if_needed()
+    assert rows.locator(".barlayer .point").count() == 14
+    page.screenshot(path=SHOTS / "07_map.png")
+    readout, plot = page.locator(".specdec-readout"), page.locator(".jp-OutputArea .js-plotly-plot").last
+    choice = page.locator(".jupyter-widgets select").first
+    choice.scroll_into_view_if_needed()
+    sync_api.expect(readout).to_contain_text("last draft token not fed")  # where the notebook's last cells left it
+    before = seen(page, plot)
+    for name in ("resample from the target", "end of text inside a block"):
+        choice.select_option(label=name)
+        sync_api.expect(readout).to_contain_text(f"{name}, biased.")
+        before = changed(page, plot, before)
+        page.screenshot(path=SHOTS / f"07_{name.split()[0]}.png")
+    assert page.locator(BAD_OUTPUT).count() == 0
+
+
+def roofline(page: Any) -> None:
+    """K and the device move dots, curve, labels and readout."""
+    SHOTS.mkdir(exist_ok=True)
+    readout, plot = page.locator(".specdec-readout"), page.locator(".jp-OutputArea .js-plotly-plot").first
+    handles = page.locator(".jupyter-widgets .noUi-handle")  # batch, context, K
+    handles.nth(2).scroll_into_view_if_needed()
+    sync_api.expect(readout).to_contain_text("Verifying K = 4 takes 1.46 steps")  # where the last cells left it
+    page.screenshot(path=SHOTS / "01_widget_before.png")
+
+    def drawn() -> list[str]:
+        paths = "all => all.map(e => e.getAttribute('d') + e.getAttribute('transform')).join()"
+        labels = plot.locator(".annotation-text").all_text_contents()[2:]  # after the titles
+        return [plot.locator(".scatterlayer path").evaluate_all(paths), *labels]
+
+    def differs(before: list[str], parts: list[int]) -> list[str]:
+        for _ in range(60):
+            now = drawn()
+            if all(now[part] != before[part] for part in parts):
+                return now
+            page.wait_for_timeout(250)
+        pytest.fail(f"the figure or its labels stayed as they were: {before[1:]} then {now[1:]}")
+
+    before = drawn()
+    handles.nth(2).focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    sync_api.expect(readout).to_contain_text("Verifying K = 1 takes 1.00 steps")
+    moved = differs(before, [0, 2])
+    page.locator(".widget-dropdown select").first.select_option("H100 SXM")
+    sync_api.expect(readout).to_contain_text("on H100 SXM, 1 text")
+    moved = differs(moved, [0, 1])
+    handles.nth(0).focus()
+    for _ in range(7):
+        page.keyboard.press("ArrowRight")
+    sync_api.expect(readout).to_contain_text("128 texts of 1,024 tokens")
+    differs(moved, [0])
+    page.screenshot(path=SHOTS / "01_widget_after.png")
+    page.locator(".jp-OutputArea .js-plotly-plot").last.scroll_into_view_if_needed()
+    page.screenshot(path=SHOTS / "01_measured.png")
+    assert page.locator(BAD_OUTPUT).count() == 0
+
+
+def tuning_the_engine(page: Any) -> None:
+    """Acceptance and K move the map, the curve and the readout."""
+    SHOTS.mkdir(exist_ok=True)
+    readout, plot = page.locator(".specdec-readout"), page.locator(".jp-OutputArea .js-plotly-plot:has(.contour)").last
+    handles = page.locator(".jupyter-widgets .noUi-handle")  # acceptance, draft cost, verify cost, K
+    handles.nth(0).scroll_into_view_if_needed()
+    sync_api.expect(readout).to_contain_text("Acceptance 0.50")  # where the notebook's last cells left it
+    page.screenshot(path=SHOTS / "06_map_before.png")
+
+    def lines() -> str:
+        return plot.locator(".contourlevel path").evaluate_all("all => all.map(e => e.getAttribute('d')).join()")
+
+    handles.nth(0).focus()
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    sync_api.expect(readout).to_contain_text("Acceptance 0.80")
+    before = lines()
+    handles.nth(3).focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    sync_api.expect(readout).to_contain_text("K = 8:")
+    for _ in range(60):
+        if before != lines():
+            break
+        page.wait_for_timeout(250)
+    assert before != lines()
+    page.screenshot(path=SHOTS / "06_map_after.png")
+    page.locator(".widget-html-content", has_text="seconds left").first.scroll_into_view_if_needed()
+    page.screenshot(path=SHOTS / "06_distil.png")
+    assert page.locator(BAD_OUTPUT).count() == 0
+
+
+def naive_decoding(page: Any) -> None:
+    """The number, the temperature, a cut and the place each move the bars and the readout."""
+    SHOTS.mkdir(exist_ok=True)
+    readout = page.locator(".specdec-readout")
+    plot = page.locator(".jp-OutputArea .js-plotly-plot").last.locator(".subplot.x2y2")  # the long bar
+    readout.scroll_into_view_if_needed()
+    sync_api.expect(readout).to_contain_text("Temperature 2, top-k off, top-p 0.5")  # where the notebook left it
+    page.screenshot(path=SHOTS / "02_widget_before.png")
+    before = plot.inner_html()
+    handles = page.locator(".jupyter-widgets .noUi-handle")  # temperature, top-k, top-p, uniform
+    handles.nth(0).focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    sync_api.expect(readout).to_contain_text("Temperature 1, top-k off, top-p 0.5")
+    before = redrawn(page, plot, before)
+    handles.nth(1).focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    sync_api.expect(readout).to_contain_text("top-k 3, top-p 0.5: 2 tokens can be drawn")
+    before = redrawn(page, plot, before)
+    sync_api.expect(readout).to_contain_text("u = 0.950 picks")
+    was = readout.text_content()
+    handles.nth(3).focus()
+    for _ in range(9):
+        page.keyboard.press("PageDown")
+    sync_api.expect(readout).not_to_contain_text("u = 0.950")
+    assert readout.text_content() != was
+    before = redrawn(page, plot, before)
+    page.screenshot(path=SHOTS / "02_widget_after.png")
+    page.locator(".widget-dropdown select").last.select_option(index=1)
+    sync_api.expect(readout).to_contain_text("after 'def walk(path, depth=0):'")
+    redrawn(page, plot, before)
+    page.screenshot(path=SHOTS / "02_widget_place.png")
+    assert page.locator(BAD_OUTPUT).count() == 0
+
+
+def acceptance(page: Any) -> None:
+    """Temperature, K and the choice of the text each move what they should."""
+    SHOTS.mkdir(exist_ok=True)
+    readout, plot = page.locator(".specdec-readout"), page.locator(".jp-OutputArea .js-plotly-plot").last
+    handles = page.locator(".jupyter-widgets .noUi-handle")  # temperature, K
+    handles.first.scroll_into_view_if_needed()
+    sync_api.expect(readout).to_contain_text("Temperature 1.25, K = 1:")  # where the notebook's last cells left it
+    page.screenshot(path=SHOTS / "05_explorer_before.png")
+    before, words = slots(plot), page.locator(".jupyter-widgets .widget-html-content").last
+    handles.nth(1).focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    sync_api.expect(readout).to_contain_text("Temperature 1.25, K = 5:")
+    before, text = redrawn(page, plot, before), words.text_content()
+    handles.first.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowLeft")
+    sync_api.expect(readout).to_contain_text("Greedy, K = 5:")
+    redrawn(page, plot, before)
+    sync_api.expect(words).not_to_have_text(text)
+    text = words.text_content()
+    number = page.locator(".jupyter-widgets input[type=number]").last
+    number.fill("3")
+    number.press("Enter")
+    sync_api.expect(words).not_to_have_text(text)
+    assert "chance" in words.locator("span[title]").first.get_attribute("title")
+    page.screenshot(path=SHOTS / "05_explorer_after.png")
+    assert page.locator(BAD_OUTPUT).count() == 0
+
+
+def redrawn(page: Any, plot: Any, before: str) -> str:
+    """What is drawn there once it differs from before."""
+    for _ in range(60):
+        if (now := plot.inner_html()) != before:
+            return now
+        page.wait_for_timeout(250)
+    pytest.fail("the picture stayed as it was")
+
+
+CONTROLS = {
+    "02_naive_decoding": naive_decoding,
+    "03_draft_then_verify": draft_then_verify,
+    "00_start_here": start_here,
+    "01_roofline": roofline,
+    "04_rejection_sampling_proof": rejection_sampling_proof,
+    "05_acceptance": acceptance,
+    "06_tuning_the_engine": tuning_the_engine,
+    "07_bug_museum": bug_museum,
+}

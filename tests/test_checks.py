@@ -13,7 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from test_checks_acceptance import WRONG as OF_NOTEBOOK_05
+from test_checks_bug_museum import WRONG as OF_NOTEBOOK_07
+from test_checks_counting import WRONG as OF_NOTEBOOK_01
 from test_checks_draft_then_verify import WRONG as OF_NOTEBOOK_03
+from test_checks_naive import WRONG as OF_NOTEBOOK_02
+from test_checks_tuning import WRONG as OF_NOTEBOOK_06
 
 from specdec_lite.teaching import check
 from specdec_lite.teaching.checks import _framework
@@ -156,7 +161,7 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str]]] = {
     ],
 }
 
-WRONG |= OF_NOTEBOOK_03
+WRONG |= OF_NOTEBOOK_02 | OF_NOTEBOOK_01 | OF_NOTEBOOK_03 | OF_NOTEBOOK_05 | OF_NOTEBOOK_06 | OF_NOTEBOOK_07
 
 
 @every_check

@@ -285,7 +285,9 @@ def test_a_pair_loads_from_folders_and_decodes(folders: tuple[Path, Path]) -> No
     assert loaded.tokenizer is loaded.target.tokenizer is loaded.draft.tokenizer
     assert loaded.target.end_tokens == (0,)
     assert not loaded.target.module.training
-    assert re.fullmatch(r"Pair\(0\.0 M and 0\.0 M weights, 2 and 2 layers, torch\.float64, cpu, lean engine\)", repr(loaded))
+    assert re.fullmatch(
+        r"Pair\(0\.0 M and 0\.0 M weights, 2 and 2 layers, torch\.float64, cpu, lean engine\)", repr(loaded)
+    )
     made = sd.speculative(loaded.target, sd.ModelDrafter(loaded.draft), "ab", max_new_tokens=9, stop=sd.Stop())
     direct = sd.speculative(pair()[0], sd.ModelDrafter(pair()[1]), tokenizer().encode("ab"), max_new_tokens=9)
     assert made.tokens == direct.tokens

@@ -13,13 +13,11 @@ if TYPE_CHECKING:
 # They need no file on disk, so that the demo works wherever the package does. None ends in a line
 # break: the pocket tokenizer joins it with the indentation after it.
 BUILT_IN = (
-    '''class Stack:
-    """A last-in, first-out stack."""
+    '''import os
+import sys
 
-    def __init__(self):
-        self.items = []
-
-    def push(self, item):''',
+def walk(path, depth=0):
+    """List a folder and all that lies below it."""''',
     """class TestParser(unittest.TestCase):
 
     def test_empty(self):

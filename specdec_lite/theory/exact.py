@@ -23,7 +23,7 @@ from ..processors import Chain, apply
 from ..randomness import Branch
 from ..run import Run
 from ..stopping import Stop
-from ..trace import Round
+from ..trace import Detail, Round
 
 Text = tuple[int, ...]
 Distribution = dict[Text, float]
@@ -97,6 +97,7 @@ def paths(
     rule: Rule | None = None,
     processors: Chain | None = None,
     rows: int = 1024,
+    trace: Detail = "off",
 ) -> Iterator[Path]:
     """Every path of the real loop from one prompt, depth first. Arguments as for `speculative`.
 
@@ -113,7 +114,7 @@ def paths(
         del scripts[-rows:]
         branches.run = start(
             target, drafter, [list(prompt)] * len(branches.rows), k=k if drafter else 0, max_new_tokens=max_new_tokens,
-            sampling=sampling, stop=stop, processors=processors, seed=0, rule=rule, trace="off", randomness=branches,
+            sampling=sampling, stop=stop, processors=processors, seed=0, rule=rule, trace=trace, randomness=branches,
         )  # fmt: skip
         made = [Path() for _ in branches.rows]
         while branches.run.going:

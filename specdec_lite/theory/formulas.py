@@ -122,6 +122,22 @@ def best_k(
     return -k, gain
 
 
+def break_even(k: int, draft_cost: float, verify_cost: Cost = 1.0, overhead: float = 0.0) -> float:
+    """The acceptance at which drafting k tokens is as fast as naive decoding; infinity where none suffices.
+
+    Found by bisection: the speed-up only rises with the acceptance. For k = 1 it is draft_cost + verify_cost
+    + overhead - 1. Errors as for `speedup`.
+    """
+    low, high = 0.0, 1.0
+    if speedup(high, k, draft_cost, verify_cost, overhead) < 1:
+        return float("inf")
+    for _ in range(60):
+        middle = (low + high) / 2
+        enough = speedup(middle, k, draft_cost, verify_cost, overhead) >= 1
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A share with its confidence interval."""

@@ -278,7 +278,7 @@ def _differs(got: Any, expected: Any) -> str:
             return f"gave {kind(got)}, expected a number"
         if isinstance(got, complex) or math.isnan(got):
             return f"gave {shown(got)}, not a number"
-        return "" if abs(got - expected) <= TOLERANCE else apart
+        return "" if got == expected or abs(got - expected) <= TOLERANCE else apart  # infinities are equal too
     return "" if got == expected else apart
 
 

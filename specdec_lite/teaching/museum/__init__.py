@@ -1,0 +1,47 @@
+"""Famous bugs of speculative decoding, each a switch, and the test that catches each.
+
+Three classes, kept apart. *Biased*: the text no longer follows the target. *Exact but slow*: it does,
+since `p_draft` is still what was sampled, but fewer drafts survive. *Exact*: nothing wrong. A bug
+hides from the tests meant for another class, so every exhibit names the one that sees it:
+
+- "enumeration": `theory.exact`, every path of the real loop against the target alone;
+- "twin": a draft identical to the target must have every token accepted that the rule promises to keep;
+- "pairs": frequencies of seeded pairs of tokens against the target, by chi-square.
+
+`MUSEUM` is the collection, `alarms` are the tests, `mystery(n)` is a decoder without a label.
+"""
+
+from . import alarms
+from .drafting import DraftWith, FavouriteSession, FilteredDraws, ForgetfulSession, UnfilteredSession
+from .exhibits import MUSEUM
+from .listings import listing
+from .models import GreedyBonus, SlackArena, SlackRewind
+from .mystery import Mystery, mystery
+from .rules import RedrawAfterMismatch, ResampleFromTarget, TriedInTurn
+from .setup import Exhibit, Setup
+from .surroundings import LastTokenStop, Ledger, OneUniform, frequency_penalty
+
+__all__ = [
+    "MUSEUM",
+    "DraftWith",
+    "Exhibit",
+    "FavouriteSession",
+    "FilteredDraws",
+    "ForgetfulSession",
+    "GreedyBonus",
+    "LastTokenStop",
+    "Ledger",
+    "Mystery",
+    "OneUniform",
+    "RedrawAfterMismatch",
+    "ResampleFromTarget",
+    "Setup",
+    "SlackArena",
+    "SlackRewind",
+    "TriedInTurn",
+    "UnfilteredSession",
+    "alarms",
+    "frequency_penalty",
+    "listing",
+    "mystery",
+]

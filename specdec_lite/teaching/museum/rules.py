@@ -1,0 +1,65 @@
+"""Rules that look alike: two are biased, one is exact.
+
+They differ in what they write after a refusal.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...acceptance import SampleAndMatch, TokenRejection, probability_of
+
+
+class ResampleFromTarget(TokenRejection):
+    """BUG: the replacement of a rejected token is drawn from the target instead of the residual.
+
+    Tokens that the draft likes too much get a second chance at a rejection, so they come too often.
+    """
+
+    def correction(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+        return p_target
+
+
+class RedrawAfterMismatch(SampleAndMatch):
+    """BUG: the target's token differs from the draft, so another one is drawn, and the first is forgotten.
+
+    The first draw was the answer already. A second one gives what the draft likes two chances to be written.
+    """
+
+    def correction(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+        return p_target
+
+
+class TriedInTurn:
+    """Candidates are tried one after the other: keep with the target's probability of what is left, else mask.
+
+    Looks wrong, since nobody divides by p_draft, and is exact for every list that was fixed before the dice were
+    thrown: `c1` is written with p(c1), `c2` with (1 - p(c1)) * p(c2) / (1 - p(c1)) = p(c2), and so on. The draft's
+    ranking decides the order and nothing else. A drafted token is the first candidate.
+
+    Args:
+        candidates: how many are tried before the target decides alone.
+    """
+
+    def __init__(self, candidates: int = 2) -> None:
+        self.candidates = candidates
+
+    def chance(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+        return probability_of(p_target, tokens)
+
+    def correction(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+        left = self._without(p_target, tokens)  # [..., vocab]
+        rank = self._without(p_draft, tokens)  # [..., vocab]
+        written, reached = torch.zeros_like(left), torch.ones_like(left[..., :1])  # [..., vocab], [..., 1]
+        for _ in range(self.candidates - 1):
+            candidate = rank.argmax(-1)  # [...]
+            chance = torch.nan_to_num(probability_of(left, candidate) / left.sum(-1)).unsqueeze(-1)  # [..., 1]
+            written = written.scatter_add(-1, candidate.unsqueeze(-1), reached * chance)
+            left, rank, reached = self._without(left, candidate), self._without(rank, candidate), reached * (1 - chance)
+        return written + reached * torch.nan_to_num(left / left.sum(-1, keepdim=True))
+
+    @staticmethod
+    def _without(probs: Tensor, tokens: Tensor) -> Tensor:
+        """The same, with nothing on these tokens. probs [..., vocab], tokens [...] -> [..., vocab]"""
+        return probs.scatter(-1, tokens.unsqueeze(-1), 0.0)

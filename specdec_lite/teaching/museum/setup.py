@@ -1,0 +1,90 @@
+"""A decoder in parts, any of which an exhibit may exchange for a broken one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ...acceptance import Rule, TokenRejection
+from ...decoding import Decoded, finish, start
+from ...distributions import Sampling
+from ...drafters import Drafter
+from ...models import LanguageModel
+from ...processors import Chain, Processor
+from ...randomness import SeededStreams
+from ...stopping import Stop
+from ...theory.exact import Distribution, sequence_distribution
+from ...trace import Detail
+
+Kind = Literal["biased", "exact but slow", "exact"]
+Alarm = Literal["enumeration", "twin", "pairs"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that an exhibit may tamper with. It prints as `Setup(...)`, so that it does not give itself away."""
+
+    target: LanguageModel = field(repr=False)
+    drafter: Drafter = field(repr=False)
+    rule: Rule = field(default=TokenRejection(), repr=False)
+    streams: type[SeededStreams] = field(default=SeededStreams, repr=False)
+    stops: type[Stop] = field(default=Stop, repr=False)
+    processor: Callable[[Processor, int], Processor] | None = field(default=None, repr=False)  # and prompt's length
+
+    def decode(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        seeds: Sequence[int],
+        k: int = 4,
+        max_new_tokens: int = 8,
+        sampling: Sampling | None = None,
+        stop: Stop | None = None,
+        processors: Chain = (),
+        trace: Detail = "summary",
+    ) -> Decoded:
+        """Run it for a batch of token prompts; `stop` None never stops. Otherwise as `speculative`, errors included."""
+        began = time.perf_counter()
+        run = start(
+            self.target, self.drafter, prompts, k=k, max_new_tokens=max_new_tokens, sampling=sampling,
+            stop=self._stop(stop), processors=[self._chain(processors, len(each)) for each in prompts],
+            seed=seeds, rule=self.rule, trace=trace, randomness=self.streams(seeds, k, self.target.device),
+        )  # fmt: skip
+        return finish(run, prompts, began)
+
+    def enumerate(
+        self,
+        prompt: Sequence[int],
+        *,
+        k: int = 2,
+        max_new_tokens: int = 4,
+        sampling: Sampling | None = None,
+        stop: Stop | None = None,
+        processors: Chain = (),
+    ) -> Distribution:
+        """Its distribution over texts. One row at a time: a broken cache may feel its neighbours."""
+        return sequence_distribution(
+            self.target, self.drafter, prompt, k=k, max_new_tokens=max_new_tokens, sampling=sampling,
+            stop=self._stop(stop), rule=self.rule, processors=self._chain(processors, len(prompt)), rows=1,
+        )  # fmt: skip
+
+    def _stop(self, stop: Stop | None) -> Stop:
+        stop = stop or Stop()
+        return self.stops(stop.token_ids, stop.strings)
+
+    def _chain(self, processors: Chain, length: int) -> Chain:
+        return list(processors) if self.processor is None else [self.processor(each, length) for each in processors]
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One bug. `make(target, draft)` builds the decoder that has it."""
+
+    name: str
+    kind: Kind
+    make: Callable[[LanguageModel, LanguageModel], Setup] = field(repr=False)
+    caught_by: Alarm | None
+    story: str  # how one gets there
+    threads: Sequence[tuple[str, str]] = ()  # where it happened: project and number -> what was said there

@@ -1,0 +1,312 @@
+"""A widget for the roofline: model, precision, device, batch, context and K move three dots and one curve."""
+
+from __future__ import annotations
+
+from html import escape
+from math import log10
+from typing import TYPE_CHECKING, Any
+
+from ..hardware.blueprints import LLAMAS
+from ..hardware.devices import DEVICES
+from ..hardware.roofline import Ceiling, Shape, Work
+from ..hardware.slack import MOST, batched, cost, free_k
+from .figures import bundle
+from .theme import BLUE, GREEN, GREY, INK, PAPER, SANS, VERMILLION, template, uid
+from .widgets import MISSING, WIDGET, WIDTH, live_possible
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PRECISIONS = {"float32": 32, "bfloat16": 16, "8-bit weights": 8, "4-bit weights": 4}  # bits a weight
+BATCHES = tuple(2**i for i in range(11))
+CONTEXTS = tuple(2**i for i in range(7, 18))
+MOST_K = 16
+LOOKS = {"one step": (BLUE, "circle"), "verify": (VERMILLION, "diamond"), "prefill": (GREEN, "square")}
+SPAN = (0.1, 30_000.0)  # operations a byte that are shown
+HERE = "this machine, measured"
+
+
+class RooflineExplorer:
+    """Controls for what a pass is, and for what it runs on.
+
+    What a hand can move, code can too: `explorer.move(batch=64, k=8, device="A100 80GB SXM")`.
+    `explorer.text` is what the readout says. Data sheets are ceilings, so times are the least possible.
+
+    Args:
+        here: ceilings of this machine as measured, to choose beside the data sheets; they serve every precision.
+        models: shapes to choose beside the Llamas, as counted from a model that is there; their precision is fixed.
+    """
+
+    def __init__(self, here: Ceiling | None = None, models: dict[str, Shape] | None = None) -> None:
+        self.here, self.extra = here, models or {}
+        self.devices = [*DEVICES, *([HERE] if here else [])]
+        self.models = [*self.extra, *LLAMAS]
+        self.state: dict[str, Any] = dict(
+            device="H100 SXM", model="Llama 8B", precision="bfloat16", batch=1, context=1024, k=4
+        )
+        self.live: Any = None
+        self.live = self._build() if live_possible() else None
+
+    def move(self, **changes: Any) -> None:
+        """Set any of device, model, precision, batch, context, k.
+
+        Raises:
+            ValueError: a name or a value that is not there.
+        """
+        if unknown := changes.keys() - self.state.keys():
+            raise ValueError(f"there is no control {sorted(unknown)}; there are {list(self.state)}")
+        choices = self._choices()
+        for name, value in changes.items():
+            if value not in choices[name]:
+                raise ValueError(f"{name} must be one of {list(choices[name])}, got {value!r}")
+        self.state = self.state | changes
+        if self.live is not None:
+            self._show()
+
+    def _choices(self) -> dict[str, Any]:
+        return dict(
+            device=self.devices, model=self.models, precision=list(PRECISIONS), batch=BATCHES, context=CONTEXTS,
+            k=range(MOST_K + 1),
+        )  # fmt: skip
+
+    # Numbers
+
+    @property
+    def shape(self) -> Shape:
+        if self.state["model"] in self.extra:
+            return self.extra[self.state["model"]]
+        return LLAMAS[self.state["model"]].shape(PRECISIONS[self.state["precision"]])
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """Of the device, in the precision in which it multiplies."""
+        if self.state["device"] == HERE:
+            return self.here
+        device = DEVICES[self.state["device"]]
+        return Ceiling(1e9 * device.bandwidth_gb_s, 1e12 * device.tflops[self.multiplies])
+
+    @property
+    def multiplies(self) -> str:
+        """The precision of the arithmetic: short weights are unpacked to 16 bits first, where the device has those."""
+        if self.state["device"] == HERE or self.state["precision"] == "float32":
+            return "float32"
+        tflops = DEVICES[self.state["device"]].tflops
+        return next(name for name in ("bfloat16", "float16", "float32") if name in tflops)
+
+    @property
+    def works(self) -> dict[str, Work]:
+        """A decoding step and a verification of the whole batch, and the prefill of one text."""
+        batch, context, k = (self.state[name] for name in ("batch", "context", "k"))
+        return {
+            "one step": batched(self.shape, batch, 1, context),
+            "verify": batched(self.shape, batch, k + 1, context),
+            "prefill": self.shape.work(context, 0),
+        }
+
+    def cost(self, k: int) -> float:
+        """Verifying k guesses, in decoding steps."""
+        return cost(self.ceiling, self.shape, self.state["batch"], k, self.state["context"])
+
+    @property
+    def text(self) -> str:
+        """The readout."""
+        ceiling, works = self.ceiling, self.works
+        batch, context, k = (self.state[name] for name in ("batch", "context", "k"))
+        step, verify = works["one step"], works["verify"]
+        free = free_k(ceiling, self.shape, batch, context)
+        kept = batch * context * self.shape.cache_bytes
+        texts = f"{batch} texts" if batch > 1 else "1 text"
+        lines = [
+            f"{self.state['model']} on {self.state['device']}, {texts} of {context:,} tokens; "
+            f"the ridge is at {short(ceiling.ridge)} operations a byte.",
+            f"A decoding step moves {amount(step.bytes)} and does {number(step.flops)} operations, "
+            f"{short(step.intensity)} a byte.",
+            f"It takes at least {clock(ceiling.seconds(step))} and waits for {ceiling.waits_for(step)}; "
+            f"it uses {step.flops / ceiling.throughput / ceiling.seconds(step):.1%} of the arithmetic.",
+            f"Verifying K = {k} takes {self.cost(k):.2f} steps ({short(verify.intensity)} operations a byte). "
+            + (f"As good as free up to K = {free}." if 0 < free < MOST else
+               "No guess is free here." if free == 0 else "Free for any K."),
+        ]  # fmt: skip
+        table = self.shape.looked_up * self.shape.cache_bytes // self.shape.cache_width
+        needs = self.shape.weight_bytes + table + kept
+        if self.state["device"] != HERE and needs > 1e9 * (room := DEVICES[self.state["device"]].memory_gb):
+            lines.append(f"It does not fit: {amount(needs)} of weights and cache, {room:g} GB of memory.")
+        return "\n".join(lines)
+
+    # Pictures
+
+    def parts(self) -> dict[str, Any]:
+        """Data and labels of the figure, as plain lists."""
+        ceiling, works, k = self.ceiling, self.works, self.state["k"]
+        roof_x = [SPAN[0], min(max(ceiling.ridge, SPAN[0]), SPAN[1]), SPAN[1]]
+        roof_y = [_tera(min(ceiling.bandwidth * x, ceiling.throughput)) for x in roof_x]
+        ks = list(range(MOST_K + 1))
+        return {
+            "x": [
+                _round(roof_x),
+                [_sig(ceiling.ridge)] * 2,
+                *([_sig(work.intensity)] for work in works.values()),
+                ks, ks, [k],
+            ],
+            "y": [
+                roof_y,
+                [_tera(ceiling.throughput), 1e-4],
+                *([_tera(work.flops / ceiling.seconds(work))] for work in works.values()),
+                _round([self.cost(each) for each in ks]), [each + 1 for each in ks], [_sig(self.cost(k))],
+            ],
+            "labels": [
+                f"ridge {short(ceiling.ridge)}",
+                f"K = {k}: {self.cost(k):.2f} steps",
+            ],
+            "at": [
+                dict(x=log10(ceiling.ridge), y=log10(_tera(ceiling.throughput))),
+                dict(x=k, y=min(self.cost(k), 9.0), xanchor="left" if k < 3 else "right" if k > 13 else "center"),
+            ],
+        }  # fmt: skip
+
+    def figure(self) -> go.Figure:
+        """The picture as it stands now, without controls."""
+        import plotly.graph_objects as go
+        from plotly.subplots import make_subplots
+
+        titles = ("Under the roof of the device", "What verification costs, in decoding steps")
+        figure = make_subplots(cols=2, subplot_titles=titles, horizontal_spacing=0.1)
+        parts = self.parts()
+        for i, (trace, x, y) in enumerate(zip(_traces(), parts["x"], parts["y"], strict=True)):
+            figure.add_trace(go.Scatter(x=x, y=y, **trace), row=1, col=1 if i < 5 else 2)
+        figure.update_annotations(font_size=13)
+        sides = [dict(xref="x", yref="y", ax=0, ay=-18), dict(xref="x2", yref="y2", ax=0, ay=20)]
+        for text, at, side in zip(parts["labels"], parts["at"], sides, strict=True):
+            figure.add_annotation(
+                text=text, **at, **side, showarrow=True, arrowhead=0, arrowcolor=GREY, bgcolor=PAPER,
+                font=dict(size=12, color=INK),
+            )  # fmt: skip
+        log = dict(type="log", dtick=1, exponentformat="power", tickfont=dict(size=11))
+        figure.update_xaxes(log | dict(title="operations a byte", range=[log10(each) for each in SPAN]), col=1)
+        figure.update_yaxes(log | dict(title="10¹² operations a second", range=[-3, 4]), col=1)
+        figure.update_xaxes(title="K, tokens drafted", dtick=4, range=[-0.7, MOST_K + 0.7], col=2)
+        figure.update_yaxes(range=[-0.5, 9], dtick=1, col=2)
+        figure.update_layout(
+            template=template(), height=430, margin=dict(t=44, b=112, l=62, r=16),
+            legend=dict(y=-0.22, entrywidth=185), meta=dict(alt=self.text),
+        )  # fmt: skip
+        return figure
+
+    def _build(self) -> Any:
+        import ipywidgets as w
+        import plotly.graph_objects as go
+
+        wide, line = dict(description_width="76px"), w.Layout(width="400px")
+        common = dict(style=wide, layout=line)
+        choices = self._choices()
+        self.controls = {
+            name: w.Dropdown(options=choices[name], value=self.state[name], description=name, **common)
+            for name in ("device", "model", "precision")
+        }
+        for name in ("batch", "context"):
+            options = [(f"{value:,}", value) for value in choices[name]]
+            self.controls[name] = w.SelectionSlider(
+                options=options, value=self.state[name], description=name, **common
+            )  # fmt: skip
+        self.controls["k"] = w.IntSlider(self.state["k"], 0, MOST_K, description="K", **common)
+        self.busy = False
+        for name, control in self.controls.items():
+            control.observe(lambda change, name=name: self._moved(**{name: change["new"]}), "value")
+        self.readout = w.HTML(self._readout())
+        self.plot = go.FigureWidget(self.figure().update_layout(width=WIDTH))
+        every = list(self.controls.values())
+        return w.VBox([w.HBox([w.VBox(every[:3]), w.VBox(every[3:])]), self.readout, self.plot])
+
+    def _moved(self, **changes: Any) -> None:
+        """A hand moved a control (or `_show` did, and then nothing is left to do)."""
+        if not self.busy:
+            self.move(**changes)
+
+    def _show(self) -> None:
+        """Controls, readout and figure take over the state."""
+        self.busy = True
+        try:
+            for name, control in self.controls.items():
+                control.value = self.state[name]
+        finally:
+            self.busy = False
+        self.readout.value = self._readout()
+        parts = self.parts()
+        with self.plot.batch_update():
+            for trace, x, y in zip(self.plot.data, parts["x"], parts["y"], strict=True):
+                trace.x, trace.y = x, y
+            labels = self.plot.layout.annotations[-2:]  # the first two are the titles
+            for label, text, at in zip(labels, parts["labels"], parts["at"], strict=True):
+                label.update(text=text, **at)
+
+    def _readout(self) -> str:
+        style = f"font:14px/1.5 {SANS};color:{INK};background:{PAPER};padding:4px 8px;max-width:{WIDTH}px"
+        lines = escape(self.text).replace("\n", "<br>")
+        return f'<div class="specdec-readout" role="status" style="{style}">{lines}</div>'
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        if self.live is None:
+            return bundle(self.figure()) | {"text/plain": f"{self.text}\n{MISSING}"}
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.live.model_id}
+        return {WIDGET: view, "text/plain": self.text}
+
+
+def _traces() -> list[dict[str, Any]]:
+    """How each trace looks; all but the data."""
+    line = dict(mode="lines", hoverinfo="skip")
+    made = [
+        line | dict(name="what the device gives", line=dict(color=INK, width=2.5)),
+        line | dict(name="the ridge", line=dict(color=GREY, width=1.5, dash="dot")),
+    ]
+    names = {"one step": "one decoding step", "verify": "verification of K guesses", "prefill": "prefill of one text"}
+    for name, (colour, symbol) in LOOKS.items():
+        marker = dict(color=colour, symbol=symbol, size=13, line=dict(color=PAPER, width=1))
+        made.append(dict(name=names[name], mode="markers", marker=marker, hovertemplate="%{x:.3g} a byte, %{y:.3g}"))
+    made.append(
+        dict(name="verification, in steps", mode="lines", line=dict(color=VERMILLION, width=2.5),
+             hovertemplate="K = %{x}: %{y:.2f} steps")
+    )  # fmt: skip
+    made.append(line | dict(name="as many steps as tokens", line=dict(color=GREY, width=1.5, dash="dash")))
+    marker = dict(color=VERMILLION, symbol="diamond", size=13, line=dict(color=PAPER, width=1))
+    made.append(dict(name="K", mode="markers", marker=marker, showlegend=False, hoverinfo="skip"))
+    return [each | dict(uid=uid("explorer", each["name"])) for each in made]
+
+
+def short(value: float) -> str:
+    """Three digits, no exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def amount(count: float) -> str:
+    """Bytes, as people say them."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{short(count / size)} {unit}"
+    return f"{short(count / 1e3)} kB"
+
+
+def number(count: float) -> str:
+    """A large count, in words."""
+    for word, size in (("trillion", 1e12), ("billion", 1e9)):
+        if count >= size:
+            return f"{short(count / size)} {word}"
+    return f"{short(count / 1e6)} million"
+
+
+def clock(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{short(seconds / size)} {unit}"
+    return f"{short(seconds / 1e-6)} µs"
+
+
+def _sig(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _round(values: list[float]) -> list[float]:
+    return [_sig(each) for each in values]
+
+
+def _tera(value: float) -> float:
+    return _sig(value / 1e12)

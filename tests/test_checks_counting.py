@@ -1,0 +1,118 @@
+"""The exercises of notebook 01: what they call right is what the library counts, and mistakes are named.
+
+`test_checks` runs what holds for every exercise, with the wrong answers below.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from specdec_lite.hardware.blueprints import LLAMAS
+from specdec_lite.hardware.devices import DEVICES
+from specdec_lite.hardware.roofline import Ceiling
+from specdec_lite.hardware.slack import batched
+from specdec_lite.teaching import check
+
+NAMES = ("layer_weights", "step_bytes", "verify_intensity", "ridge_point", "free_rows", "batch_limit")
+
+
+def right(h: int, kv: int, inner: int) -> int:
+    return 2 * h * h + 2 * h * kv + 3 * h * inner
+
+
+def limit(w: int, wb: int, cb: int, k: int, ridge: float) -> int:
+    batch = 1
+    while 2 * (k + 1) * w * batch <= ridge * (wb + batch * cb):
+        batch += 1
+    return batch
+
+
+WRONG: dict[str, list[tuple[Callable[..., Any], str]]] = {
+    "layer_weights": [
+        (lambda h, kv, inner: h * h + 2 * h * kv + 3 * h * inner, "an output matrix"),
+        (lambda h, kv, inner: 2 * h * h + 2 * h * kv + 2 * h * inner, "three matrices: gate, up and down"),
+        (lambda h, kv, inner: 4 * h * h + 3 * h * inner, "narrower than queries"),
+        (lambda h, kv, inner: 2 * right(h, kv, inner), "These are operations"),
+        (lambda h, kv, inner: [h * h, h * kv, h * inner], "expected a number"),
+    ],
+    "step_bytes": [
+        (lambda w, bits, layers, kv, c: w * bits + layers * 2 * kv * c * 2, "Eight of them make a byte"),
+        (lambda w, bits, layers, kv, c: w * bits / 8, "The cache is forgotten"),
+        (lambda w, bits, layers, kv, c: w * bits / 8 + layers * kv * c * 2, "there are keys and values"),
+        (lambda w, bits, layers, kv, c: (w + layers * 2 * kv * c) * bits / 8, "its own precision"),
+        (lambda w, bits, layers, kv, c: w * bits / 8 + 4 * kv * c, "Every layer keeps"),
+    ],
+    "verify_intensity": [
+        (lambda w, wb, cb, k: 2 * k * w / (wb + cb), "K + 1 rows"),
+        (lambda w, wb, cb, k: (k + 1) * w / (wb + cb), "a multiplication and an addition"),
+        (lambda w, wb, cb, k: 2 * w / (wb + cb), "the weights are read once"),
+        (lambda w, wb, cb, k: 2 * (k + 1) * w / wb, "The cache is read too"),
+    ],
+    "ridge_point": [
+        (lambda t, g: t / g, "A factor of a thousand"),
+        (lambda t, g: g / (1000 * t), "Upside down"),
+        (lambda t, g: 2 * t * 1e12 / (g * 1e9), "count a multiplication and an addition as two"),
+    ],
+    "free_rows": [
+        (lambda ridge, bits: int(ridge), "16 bits only"),
+        (lambda ridge, bits: int(ridge * bits / 8), "two operations with each weight"),
+        (lambda ridge, bits: round(ridge * bits / 16 + 0.5), "the last row must still fit"),
+        (lambda ridge, bits: ridge * bits / 16, "A whole number of rows"),
+    ],
+    "batch_limit": [
+        (lambda w, wb, cb, k, r: int(r * wb / (2 * (k + 1) * w)) + 1, "every text brings its own"),
+        (lambda w, wb, cb, k, r: int(r * (wb + cb) / (2 * (k + 1) * w)) + 1, "each has its own"),
+        (lambda w, wb, cb, k, r: math.floor(r * wb / (2 * (k + 1) * w - r * cb)) + 1, "answer math.inf"),
+        (limit, "is there a loop that never stops?"),
+        (lambda w, wb, cb, k, r: limit(w, wb, 0, k, r), "every text brings its own"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_mistakes_or_more_are_tried(name: str) -> None:
+    assert len(WRONG[name]) >= 3
+
+
+@pytest.mark.parametrize(("name", "wrong", "told"), [(n, *each) for n, all_ in WRONG.items() for each in all_])
+def test_a_wrong_answer_is_named(name: str, wrong: Callable[..., Any], told: str) -> None:
+    verdict = getattr(check, name).judge(wrong)
+    assert not verdict.passed
+    assert told in verdict.text
+    assert verdict.text.count("\n") <= 1
+
+
+def test_a_search_that_knows_when_to_give_up_is_right() -> None:
+    def patient(w: int, wb: int, cb: int, k: int, ridge: float) -> float:
+        return limit(w, wb, cb, k, ridge) if 2 * (k + 1) * w > ridge * cb else math.inf
+
+    assert check.batch_limit.judge(patient).passed
+
+
+# What the library counts
+
+
+def test_the_formulas_are_what_the_library_counts() -> None:
+    llama = LLAMAS["Llama 8B"]
+    shape = llama.shape()
+    assert check.layer_weights.cases[-1].expected == llama.layer_weights
+    weights, bits, layers, kv_width, context = check.step_bytes.cases[-2].arguments
+    step = shape.work(1, context)
+    expected = check.step_bytes.cases[-2].expected
+    assert (layers, kv_width) == (llama.layers, llama.kv_heads * llama.head_dim)
+    # The exercise takes the embedding for read and leaves out the new token's own keys and values.
+    assert expected - 2 * (weights - shape.weights) == pytest.approx(step.bytes, rel=1e-4)
+    h100 = DEVICES["H100 SXM"]
+    assert check.ridge_point.cases[-1].expected == pytest.approx(h100.ridge("bfloat16"))
+
+
+def test_the_limit_of_the_batch_is_where_the_librarys_times_cross() -> None:
+    """Attention's own operations, which the exercise leaves out, move it down a little."""
+    w, wb, cb, k, ridge = check.batch_limit.cases[4].arguments
+    shape, ceiling = LLAMAS["Llama 8B"].shape(), Ceiling(1.0, ridge)
+    crossed = next(b for b in range(1, 1000) if ceiling.waits_for(batched(shape, b, k + 1, 1024)) == "arithmetic")
+    assert 0.8 * check.batch_limit.cases[4].expected < crossed <= 1.05 * check.batch_limit.cases[4].expected
