@@ -90,11 +90,11 @@ def test_a_coloured_text_escapes_and_tells_each_chance() -> None:
 
 def test_the_explorer_moves_figure_readout_and_text(explorer: AcceptanceExplorer) -> None:
     explorer.move(temperature=1.0, k=4, text=1)
-    before = explorer.readout, list(explorer.plot.data[0].y), explorer.words.value, list(explorer.plot.data[4].y)
+    before = explorer.text, list(explorer.plot.data[0].y), explorer.words.value, list(explorer.plot.data[4].y)
     explorer.move(temperature=0.0, k=2, text=2)
-    after = explorer.readout, list(explorer.plot.data[0].y), explorer.words.value, list(explorer.plot.data[4].y)
+    after = explorer.text, list(explorer.plot.data[0].y), explorer.words.value, list(explorer.plot.data[4].y)
     assert all(one != other for one, other in zip(before, after, strict=True))
-    assert explorer.readout.startswith("Greedy, K = 2: accepted over judged")
+    assert explorer.text.startswith("Greedy, K = 2: accepted over judged")
     assert explorer.controls["k"].value == 2
     assert explorer.controls["temperature"].value == 0.0
     assert "Greedy, K = 2" in explorer.line.value
@@ -103,7 +103,7 @@ def test_the_explorer_moves_figure_readout_and_text(explorer: AcceptanceExplorer
 def test_a_hand_on_a_slider_does_the_same_as_code(explorer: AcceptanceExplorer) -> None:
     explorer.controls["k"].value = 7
     explorer.controls["temperature"].value = 0.5
-    assert explorer.readout.startswith("Temperature 0.5, K = 7")
+    assert explorer.text.startswith("Temperature 0.5, K = 7")
     assert len(explorer.plot.data[0].y) == 7
 
 

@@ -26,7 +26,7 @@ MOVING = ("x", "y", "base", "text", "hovertext")
 class AcceptanceExplorer:
     """Two sliders over the pocket pair's recorded agreement: bars by position, metrics by K, the text itself.
 
-    What a hand can move, code can too: `explorer.move(temperature=0.5, k=8, text=3)`. `explorer.readout` is
+    What a hand can move, code can too: `explorer.move(temperature=0.5, k=8, text=3)`. `explorer.text` is
     what the line under the sliders says. Every count is expected, not drawn: see `theory.verdicts`.
 
     Args:
@@ -76,7 +76,7 @@ class AcceptanceExplorer:
         return self.by_k(self.state["temperature"])[self.state["k"]]
 
     @property
-    def readout(self) -> str:
+    def text(self) -> str:
         """What is to be seen, in words and numbers."""
         now, k = self.verdicts, self.state["k"]
         name = "Greedy" if self.state["temperature"] == 0 else f"Temperature {self.state['temperature']:g}"
@@ -114,7 +114,7 @@ class AcceptanceExplorer:
             legend2=dict(
                 orientation="h", x=0, xanchor="left", y=-0.06, yanchor="top", entrywidth=136, font=dict(size=12)
             ),
-            meta=dict(alt=self.readout),
+            meta=dict(alt=self.text),
         )
         return dict(data=upper["data"] + lower["data"], layout=layout)
 
@@ -172,11 +172,11 @@ class AcceptanceExplorer:
 
     def _line(self) -> str:
         style = f"font:14px/1.5 {SANS};color:{INK};background:{PAPER};padding:4px 8px;max-width:{WIDTH}px"
-        lines = escape(self.readout).replace("\n", "<br>")
+        lines = escape(self.text).replace("\n", "<br>")
         return f'<div class="specdec-readout" role="status" style="{style}">{lines}</div>'
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         if self.live is None:
-            return bundle(self.figure()) | {"text/plain": f"{self.readout}\n{MISSING}"}
+            return bundle(self.figure()) | {"text/plain": f"{self.text}\n{MISSING}"}
         view = {"version_major": 2, "version_minor": 0, "model_id": self.live.model_id}
-        return {WIDGET: view, "text/plain": self.readout}
+        return {WIDGET: view, "text/plain": self.text}
