@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+CACHE_NAMES = {"cache", "past_key_values"}  # since transformers 5.24, and before
 
 
 def windows(config: PreTrainedConfig) -> dict[str, int | None]:
@@ -49,6 +50,11 @@ def _rotary_scalings(config: PreTrainedConfig) -> Iterator[dict[str, Any]]:
     yield from (value for value in rope.values() if isinstance(value, dict))
 
 
+def cache_name(module: PreTrainedModel) -> str:
+    """What this model's forward calls the cache that it is given."""
+    return "cache" if "cache" in inspect.signature(type(module).forward).parameters else "past_key_values"
+
+
 def refusal(module: PreTrainedModel) -> str | None:
     """Why this model cannot be decoded with keys, values, a mask and positions alone; None if nothing says so."""
     config = module.config.get_text_config()
@@ -67,7 +73,7 @@ def refusal(module: PreTrainedModel) -> str | None:
         (recurrent, f"it is recurrent{kinds}, and such a state cannot be rewound to an earlier token"),
         (other, f"it has other layers than full and sliding attention{kinds}"),
         (getattr(config, "alibi", False) or not placed, "it takes no position for each token (as with ALiBi)"),
-        (theirs and "past_key_values" not in takes, "it takes no cache of keys and values"),
+        (theirs and not takes.keys() & CACHE_NAMES, "it takes no cache of keys and values"),
         (getattr(config, "attention_type", None) == "block_sparse", "its attention changes with the text's length"),
         (not isinstance(window, int) or window < 1, f"it has sliding layers, and its sliding_window is {window!r}"),
         (

@@ -61,7 +61,7 @@ class Arena:
         lowest = torch.finfo(dtype).min
         return torch.zeros(hidden.shape, dtype=dtype, device=self.device).masked_fill_(hidden, lowest).unsqueeze(1)
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Write new keys and values [batch, kv_heads, n, head_dim]; return all visible ones."""
         if layer_idx not in self.layers:
             self.layers[layer_idx] = (self._allocate(keys), self._allocate(values))

@@ -13,6 +13,7 @@ from architectures import ARCHITECTURES, make
 from tiny import PROMPT, VOCAB, Counted, llama, next_logits, noisy, pair, tokenizer
 
 import specdec_lite as sd
+from specdec_lite.architecture import cache_name
 from specdec_lite.models import prefill
 from specdec_lite.probe import probe
 
@@ -139,6 +140,11 @@ def changed(change: Any, dtype: torch.dtype = torch.float64) -> sd.TransformersM
     return sd.TransformersModel(module)
 
 
+def given_cache(kwargs: dict) -> Any:
+    """By the name that this transformers has for it."""
+    return kwargs.get("cache", kwargs.get("past_key_values"))
+
+
 def ignores_the_mask(kwargs: dict) -> dict:
     if kwargs.get("attention_mask") is None:
         return kwargs
@@ -149,7 +155,7 @@ def ignores_the_positions(kwargs: dict) -> dict:
     """Counts on from the cache's longest row, as a model does that asks for no positions."""
     if kwargs.get("position_ids") is None:
         return kwargs
-    begin, n = kwargs["past_key_values"].get_seq_length(), kwargs["input_ids"].shape[1]
+    begin, n = given_cache(kwargs).get_seq_length(), kwargs["input_ids"].shape[1]
     return kwargs | dict(position_ids=torch.arange(begin, begin + n).expand(2, n))
 
 
@@ -161,7 +167,7 @@ class Remembers:
     def __call__(self, kwargs: dict) -> dict:
         if kwargs.get("position_ids") is None:
             return kwargs
-        begin = self.fed if kwargs["past_key_values"].get_seq_length() else 0
+        begin = self.fed if given_cache(kwargs).get_seq_length() else 0
         self.fed = begin + kwargs["input_ids"].shape[1]
         return kwargs | dict(position_ids=torch.arange(begin, self.fed).expand(2, -1))
 
@@ -191,8 +197,8 @@ class Reroutes:
 
     def forward(self, **kwargs: Any) -> Any:
         out = self.plain(**kwargs)
-        self.text += "past_key_values" not in kwargs  # each text begins with a forward without a cache
-        if "past_key_values" in kwargs:
+        self.text += given_cache(kwargs) is None  # each text begins with a forward without a cache
+        if given_cache(kwargs):
             out.logits[:, self.off(out.logits.shape[1], self.text)] *= -1
         return out
 
@@ -328,3 +334,18 @@ def test_two_vocabularies_are_refused() -> None:
 def test_a_model_in_training_mode_makes_no_pair() -> None:
     with pytest.raises(ValueError, match="training mode"):
         sd.load_pair(llama(), llama().train())
+
+
+def test_a_model_is_given_its_cache_under_the_name_that_it_has() -> None:
+    class Older(type(llama())):
+        def forward(self, input_ids: Any = None, past_key_values: Any = None, **kwargs: Any) -> Any:
+            given = {cache_name(llama()): past_key_values}
+            return super().forward(input_ids=input_ids, **given, **kwargs)
+
+    module = Older(llama().config).double().eval()
+    module.load_state_dict(llama().state_dict())
+    assert cache_name(module) == "past_key_values"
+    model = sd.TransformersModel(module)
+    probe(model)
+    common = dict(max_new_tokens=12, sampling=sd.Sampling(0))
+    assert sd.autoregressive(model, [5, 1], **common).tokens == sd.autoregressive(pair()[0], [5, 1], **common).tokens

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..architecture import cache_name
 from ..cache import Arena
 
 if TYPE_CHECKING:
@@ -18,14 +19,14 @@ class EagerEngine:
     name = "eager"
 
     def __init__(self, module: PreTrainedModel) -> None:
-        self.module = module
+        self.module, self.cache_name = module, cache_name(module)
 
     def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
         return self.module(
             input_ids=tokens,
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
             position_ids=positions,
-            past_key_values=cache,
+            **{self.cache_name: cache},
             use_cache=True,
             logits_to_keep=1 if last else 0,
         ).logits
