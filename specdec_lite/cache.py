@@ -10,7 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .transfer import send
+
 BUCKET = 64  # attention looks at a multiple of this many slots, so that shapes change rarely
+
+
+def doubled(least: int, wanted: int) -> int:
+    """The first of least, 2 least, 4 least ... that reaches `wanted`: few sizes, so that few are recorded."""
+    while least < wanted:
+        least *= 2
+    return least
 
 
 class Arena:
@@ -41,12 +50,20 @@ class Arena:
         Raises:
             ValueError: they would not fit.
         """
+        self.announce(n)
+        self.place(n)
+
+    def announce(self, n: int) -> None:
+        """The host's part of `expect`: whether they fit, and how many slots attention looks at."""
         reach = max(self.lengths) + n
         if reach > self.capacity:
             raise ValueError(f"the cache holds {self.capacity} tokens a row, and {reach} are wanted")
+        self.visible = min(self.capacity, -(-reach // BUCKET) * BUCKET)
+
+    def place(self, n: int) -> None:
+        """The device's part: positions and slots, from `length` alone."""
         self.positions = self.length.unsqueeze(1) + self._slots[:n]  # [batch, n]
         self.write_at = (self._base + self.positions).flatten()  # [batch * n]
-        self.visible = min(self.capacity, -(-reach // BUCKET) * BUCKET)
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
         """Additive attention mask for the announced tokens, [batch, 1, n, visible].
@@ -75,13 +92,13 @@ class Arena:
 
     def append(self, n: int) -> None:
         """Keep the n tokens that were announced and written."""
-        self.length = self.length + n
+        self.length += n  # in place: a recorded pass reads it where it is
         self.lengths = [length + n for length in self.lengths]
 
     def rewind(self, tokens: list[int]) -> None:
         """Forget the last `tokens[row]` tokens of each row."""
         if any(tokens):
-            self.length = self.length - torch.tensor(tokens, device=self.device)
+            self.length -= send(tokens, self.device)
             self.lengths = [length - n for length, n in zip(self.lengths, tokens, strict=True)]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

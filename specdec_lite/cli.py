@@ -140,9 +140,8 @@ def add_pair(command: argparse.ArgumentParser) -> None:
     pair.add_argument("--draft", metavar="MODEL", help="the same for the small model that guesses")
     pair.add_argument("--revision", metavar="REV", help="branch, tag or commit of the target on the hub")
     pair.add_argument("--draft-revision", metavar="REV", help="the same for the draft")
-    pair.add_argument(
-        "--engine", choices=["auto", "eager", "lean"], default="auto", help="what runs the forwards (default: auto)"
-    )
+    engines = ["auto", "eager", "lean", "graph"]
+    pair.add_argument("--engine", choices=engines, default="auto", help="what runs the forwards (default: auto)")
     add_machine(pair, "default: 1 for the pocket pair")
 
 

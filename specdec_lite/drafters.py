@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from .distributions import Sampler
 from .models import LanguageModel, prefill
 from .randomness import Randomness
+from .transfer import send
 
 Texts = Sequence[Sequence[int]]
 
@@ -101,7 +102,7 @@ class ModelDraftSession:
         n = self.unfed(texts)  # rows that lack fewer are fed a token twice, to the same slot
         rows = list(zip(texts, self.cached, strict=True))
         self.cache.rewind([max(0, held - (len(text) - n)) for text, held in rows])
-        feed = torch.tensor([self.known(text[-n:]) for text in texts], device=self.model.device)  # [batch, n]
+        feed = send([self.known(text[-n:]) for text in texts], self.model.device)  # [batch, n]
         tokens, probs = feed[:, :0], []  # [batch, 0]
         for _ in range(k):
             logits = self.fit(self.model.forward(feed, self.cache, last_only=True)[:, -1])  # [batch, vocab]
@@ -172,7 +173,7 @@ def certain(rows: list[list[int]], vocab_size: int, device: torch.device) -> Dra
     """A draft in which every token had probability one (rows of different lengths, or none)."""
     width = max(len(row) for row in rows)
     padded = [row + [0] * (width - len(row)) for row in rows]
-    tokens = torch.tensor(padded, dtype=torch.long, device=device).view(len(rows), width)
+    tokens = send(padded, device).view(len(rows), width)
     dtype = torch.float32 if device.type == "mps" else torch.float64
     probs = torch.zeros(len(rows), width, vocab_size, dtype=dtype, device=device)
     return Draft(tokens, probs.scatter_(-1, tokens.unsqueeze(-1), 1.0), [len(row) for row in rows])

@@ -60,9 +60,11 @@ def load_pair(
         device: cpu, cuda, cuda:N or mps, where models given by name go; objects stay where they are.
         dtype: of models given by name, float32, bfloat16, float16 or float64 (not on mps, which has none);
             default float32 on a CPU, else the checkpoint's own, as always for a quantised one.
-        engine: what runs the forwards, "eager" (transformers' own), "lean" (less around them, and flat
-            from one row to a handful; keeps a packed copy of the weights) or "auto", which is lean on a
-            CPU for Llama, Mistral, Qwen2 and Qwen3 models of moderate size.
+        engine: what runs the forwards: "eager" (transformers' own), "lean" (less around them, and flat
+            from one row to a handful; on a CPU it keeps a packed copy of the weights), "graph" (either of
+            them recorded as CUDA graphs and replayed; on a CPU a tape stands in, for lessons and tests) or
+            "auto": graph on CUDA, lean on a CPU for Llama, Mistral, Qwen2 and Qwen3 models of moderate
+            size, else eager. Where a model can't be recorded, a warning says why, and it runs without.
         probe: check a cached, a rewound, a ragged and a roomy forward against an uncached one.
 
     Raises:

@@ -51,13 +51,13 @@ def prefill(model: LanguageModel, cache: Arena, texts: Sequence[Sequence[int]]) 
 
 
 class TransformersModel:
-    """A transformers causal language model behind the arena. Nothing of the module is written.
+    """A transformers causal language model behind the arena. Nothing of the module is changed.
 
     Args:
         module: the model, in evaluation mode.
         tokenizer: turns prompts into ids and back; None to work with ids alone.
-        engine: "eager" runs the module itself; "lean" runs its weights with less around them; "auto"
-            is lean on a CPU where the model fits.
+        engine: "eager" runs the module itself; "lean" runs its weights with less around them; "graph"
+            records either and replays it; "auto" chooses by device and model (see `load_pair`).
 
     Raises:
         ValueError: the module is in training mode, where dropout would make every forward differ, or its
@@ -90,18 +90,20 @@ class TransformersModel:
         return sum(p.numel() for p in self.module.parameters())
 
     def new_cache(self, batch: int, capacity: int) -> Arena:
-        return Arena(batch, capacity, self.device)
+        return self.engine.new_cache(batch, capacity, self.device)
 
     def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
-        n = tokens.shape[1]
-        cache.expect(n)
+        logits = self.engine.run(self._pass, tokens, cache, last_only, tuple(self.windows.items()))
+        cache.append(tokens.shape[1])
+        return logits  # [batch, n, vocab]
+
+    def _pass(self, tokens: Tensor, cache: Arena, last_only: bool) -> Tensor:
+        """All that the device does, and nothing that the host has to read: a graph can record it."""
         masks = {kind: cache.mask(self.dtype, window) for kind, window in self.windows.items()}
         positions = cache.positions  # [batch, n]
         if self.context is not None:  # padding may lie beyond the last position there is
             positions = positions.clamp_max(self.context - 1)
-        logits = self.engine(tokens, positions, masks, cache, last_only)  # [batch, n, vocab]
-        cache.append(n)
-        return logits
+        return self.engine(tokens, positions, masks, cache, last_only)  # [batch, n, vocab]
 
 
 def _end_tokens(module: PreTrainedModel) -> tuple[int, ...]:

@@ -100,10 +100,14 @@ def _nest(flat: list[float], shape: list[int]) -> Any:
 
 
 class Stopwatch:
-    """Times of a round's phases. On a GPU by events, read after the round's synchronisation."""
+    """Times of a round's phases. On a GPU by events, read after the round's synchronisation.
+
+    The last phase ends on the host: it is what the clock says in all, less the others, so that no event
+    behind the synchronisation has to be waited for.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
+        self.cuda, self.began = device.type == "cuda", time.perf_counter()
         self.names: list[str] = []
         self.marks: list[Any] = [self._now()]
 
@@ -120,10 +124,13 @@ class Stopwatch:
         self.marks.append(self._now())
 
     def seconds(self) -> dict[str, float]:
-        if self.cuda:
-            self.marks[-1].synchronize()
-        total: dict[str, float] = {}
+        """Of each phase; to be called when the device has done all but the last one."""
+        whole, total = time.perf_counter() - self.began, dict.fromkeys(self.names, 0.0)
         for name, begin, end in zip(self.names, self.marks, self.marks[1:], strict=False):
-            passed = begin.elapsed_time(end) / 1000 if self.cuda else end - begin
-            total[name] = total.get(name, 0.0) + passed
+            if not self.cuda:
+                total[name] += end - begin
+            elif end is not self.marks[-1]:
+                total[name] += begin.elapsed_time(end) / 1000
+        if self.cuda:
+            total[self.names[-1]] += max(0.0, whole - sum(total.values()))
         return total

@@ -33,13 +33,16 @@ def probe(model: TransformersModel, role: str = "model") -> None:
         ValueError: they part; says which way, by how much and what that means. Or the model does not run that way.
     """
     name = f"the {role} ({type(model.module).__name__})"
-    with short_windows(model):
-        for seed in range(TEXTS):
-            found = _compare(model, name, seed)
-            if found is None:
-                return
-            if model.dtype not in HALF:  # rounding sends a token to other experts now and then: ask again
-                break
+    try:
+        with short_windows(model):
+            for seed in range(TEXTS):
+                found = _compare(model, name, seed)
+                if found is None:
+                    return
+                if model.dtype not in HALF:  # rounding sends a token to other experts now and then: ask again
+                    break
+    finally:
+        model.engine.forget()
     way, apart, meaning = found
     if getattr(model.module, "hf_quantizer", None):
         meaning = f"a quantisation that rounds activations may do that, or {meaning}"
@@ -118,6 +121,13 @@ def cached(model: TransformersModel, text: Tensor) -> Tensor:
     return torch.cat([model.forward(text[:, 8:9], cache), model.forward(text[:, 9:], cache)], 1)
 
 
+def stepwise(model: TransformersModel, text: Tensor) -> Tensor:
+    """One token at a time, as naive decoding feeds them: the same pass over and over. -> [2, 4, vocab]"""
+    cache = model.new_cache(2, 16)
+    model.forward(text[:, :8], cache)
+    return torch.cat([model.forward(text[:, i : i + 1], cache) for i in range(8, 12)], 1)
+
+
 def rewound(model: TransformersModel, text: Tensor) -> Tensor:
     """Append wrong tokens, forget them, go on. -> [2, 4, vocab]"""
     cache = model.new_cache(2, 16)
@@ -156,6 +166,7 @@ def roomy(model: TransformersModel, text: Tensor) -> Tensor:
 
 WAYS = (
     ("cached", cached, "it keeps state outside keys and values, looks ahead, or sees another window than it is given"),
+    ("stepwise", stepwise, "what it did at one length was done again at another"),
     ("rewound", rewound, "it keeps state outside keys and values, so tokens that were taken back still count"),
     ("ragged", ragged, "it ignores the mask or the positions that each row is given"),
     ("roomy", roomy, "slots without a token reach it, or it asks how many slots there are"),

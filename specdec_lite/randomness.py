@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .transfer import dispatch
+
 
 class Randomness(Protocol):
     """What the decoding loop needs from a source of chance."""
@@ -78,7 +80,7 @@ class SeededStreams:
         uniforms = torch.from_numpy(drawn)
         if self.device.type == "mps":  # no float64 there
             uniforms = uniforms.float().clamp_max(1 - 2**-24)
-        return list(uniforms.to(self.device, non_blocking=True).flip(0))
+        return list(dispatch(uniforms, self.device).flip(0))
 
     def sample(self, probs: Tensor) -> Tensor:
         if self.judged:

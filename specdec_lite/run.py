@@ -19,6 +19,7 @@ from .observe import Outcome, Stopwatch
 from .randomness import Randomness
 from .stopping import Stop
 from .trace import Detail, Round
+from .transfer import send
 
 
 class Run:
@@ -80,7 +81,7 @@ class Run:
         clock.lap("draft")
 
         # 2. Verify: the target scores the last token and all k drafts in one forward.
-        last = torch.tensor([text[-1:] for text in self.texts], device=self.target.device)  # [batch, 1]
+        last = send([text[-1:] for text in self.texts], self.target.device)  # [batch, 1]
         block = torch.cat([last, draft.tokens], 1)  # [batch, k + 1]
         logits = self.target.forward(block, self.cache)  # [batch, k + 1, vocab]
         clock.lap("verify")
@@ -151,5 +152,5 @@ def _real(drafted: list[int], tokens: Tensor) -> Tensor:
     """1 where a token was really drafted, 0 on padding. -> [batch, k]"""
     if min(drafted) == tokens.shape[1]:
         return torch.ones_like(tokens)
-    count = torch.tensor(drafted, device=tokens.device).unsqueeze(1)
+    count = send(drafted, tokens.device).unsqueeze(1)
     return (torch.arange(tokens.shape[1], device=tokens.device) < count).long()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from architectures import ARCHITECTURES, build
 from tiny import PROMPT, llama, noisy
 from torch import nn
 from torch.nn.functional import linear
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import specdec_lite as sd
 from specdec_lite.engines import LARGE
 from specdec_lite.engines import build as build_engine
+from specdec_lite.engines.attention import shared_sdpa, without_copies
 from specdec_lite.engines.lean import fits
 from specdec_lite.engines.linear import half, prepacked, product
 from specdec_lite.probe import probe
@@ -57,7 +62,7 @@ def test_lean_text_is_that_of_transformers(name: str) -> None:
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        (lambda engine: setattr(engine, "turns", engine.turns.roll(1, 0)), "cached"),
+        (lambda engine: setattr(engine, "turns", {n: each.roll(1, 0) for n, each in engine.turns.items()}), "cached"),
         (lambda engine: setattr(engine.layers[0], "scale", 0.3), "cached"),
         (lambda engine: setattr(engine.layers[1], "index", 0), "cached"),
         (lambda engine: engine.layers.reverse(), "cached"),
@@ -81,7 +86,7 @@ def test_no_key_is_copied_for_queries_that_share_it(monkeypatch: pytest.MonkeyPa
         seen.extend([keys, values])
         return real(queries, keys, values, **options)
 
-    monkeypatch.setattr("specdec_lite.engines.lean.scaled_dot_product_attention", spy)
+    monkeypatch.setattr("specdec_lite.engines.attention.scaled_dot_product_attention", spy)
     model = sd.TransformersModel(build("Llama"), engine="lean")
     assert model.engine.layers[0].heads > model.engine.layers[0].kv_heads
     cache = model.new_cache(2, 32)
@@ -91,6 +96,84 @@ def test_no_key_is_copied_for_queries_that_share_it(monkeypatch: pytest.MonkeyPa
     held = {kept.data_ptr() for pair in cache.layers.values() for kept in pair}
     assert len(seen) == 2 * 2 * 2
     assert {each.data_ptr() for each in seen} == held
+
+
+class Copies(TorchDispatchMode):
+    """Notes tensors made inside the block that are as large as all visible keys of a layer, and as wide."""
+
+    def __init__(self, keys: torch.Tensor) -> None:  # [batch, visible, kv_heads, head_dim]
+        super().__init__()
+        self.keys, self.found = keys, []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        given = {each.untyped_storage().data_ptr() for each in tree_leaves(args) if isinstance(each, torch.Tensor)}
+        for each in tree_leaves(made):
+            large = isinstance(each, torch.Tensor) and each.numel() >= self.keys.numel()
+            if large and each.shape[-1] == self.keys.shape[-1] and each.untyped_storage().data_ptr() not in given:
+                self.found.append(function)
+        return made
+
+
+def copies(name: str, rows: int) -> list[Any]:
+    model = sd.TransformersModel(build(name))
+    cache = model.new_cache(1, 90)
+    with torch.inference_mode():
+        model.forward(torch.ones(1, 80, dtype=torch.long), cache)
+        with Copies(cache.layers[0][0]) as seen:
+            model.forward(torch.ones(1, rows, dtype=torch.long), cache)
+    return seen.found
+
+
+SHARED = [name for name, config in ARCHITECTURES.items() if config.get("num_key_value_heads") == 2]
+
+
+@pytest.mark.parametrize("name", [name for name in SHARED if name not in ("Gemma2", "GptOss")])
+def test_nor_with_transformers_own_forward(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Except in Gemma2 and GptOss, whose scores are changed on the way, by an attention that copies."""
+    assert not copies(name, 5) and not copies(name, 1)
+    monkeypatch.setattr("specdec_lite.engines.eager.without_copies", nullcontext)
+    assert copies(name, 5), "the comparison could not fail"
+
+
+def test_transformers_own_attention_is_left_as_it_was() -> None:
+    interface = transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS
+    plain, seen = interface["sdpa"], []
+    module = build("Qwen2")
+    with without_copies():
+        assert interface["sdpa"] is shared_sdpa
+        with without_copies():
+            assert interface["sdpa"] is shared_sdpa
+        assert interface["sdpa"] is shared_sdpa
+    assert interface["sdpa"] is plain
+    with pytest.raises(ZeroDivisionError), without_copies():
+        1 / 0  # noqa: B018
+    assert interface["sdpa"] is plain
+
+    def theirs(*args: Any, **options: Any) -> Any:
+        seen.append(args[0])
+        return plain(*args, **options)
+
+    interface["sdpa"] = theirs
+    try:
+        sd.autoregressive(sd.TransformersModel(module), PROMPT, max_new_tokens=2)
+        assert seen and interface["sdpa"] is theirs
+    finally:
+        del interface["sdpa"]
+
+
+@pytest.mark.parametrize("options", [dict(softcap=3.0), dict(position_bias=1.0), dict(dropout=0.5)], ids=str)
+def test_what_changes_the_scores_is_left_to_transformers(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    where = "transformers.integrations.sdpa_attention.sdpa_attention_forward"
+    monkeypatch.setattr(where, lambda *args, **given: calls.append(given) or (args[1], None))
+    queries, keys, mask = torch.ones(1, 4, 3, 8), torch.ones(1, 2, 5, 8), torch.zeros(1, 1, 3, 5)
+    out, _ = shared_sdpa(None, queries, keys, keys, mask)
+    assert out.shape == (1, 3, 4, 8) and not calls
+    shared_sdpa(None, queries, keys, keys, mask, **options)
+    shared_sdpa(None, queries, keys, keys, None)
+    shared_sdpa(None, queries, queries, queries, mask)
+    assert len(calls) == 3
 
 
 def test_nothing_of_the_module_is_written() -> None:
@@ -107,16 +190,17 @@ def test_lean_takes_only_what_it_knows() -> None:
     assert not any(fits(build(name)) for name in ARCHITECTURES if name not in LEAN)
     changed = llama()
     changed.model.layers[0].mlp.up_proj = nn.utils.parametrizations.weight_norm(nn.Linear(16, 24, bias=False).double())
-    hooked = llama()
+    hooked, replaced = llama(), llama()
     hooked.model.layers[1].register_forward_hook(lambda *_: None)
-    for module in (changed, hooked, build("GPT2")):
+    replaced.model.norm.forward = replaced.model.norm.forward  # as accelerate does, to fetch weights
+    for module in (changed, hooked, replaced, build("GPT2")):
         assert not fits(module)
         assert sd.TransformersModel(module, engine="auto").engine.name == "eager"
         with pytest.raises(ValueError, match="the lean engine runs Llama.*engine='eager' runs it"):
             sd.TransformersModel(module, engine="lean")
     assert sd.TransformersModel(llama(), engine="auto").engine.name == "lean"
     assert sd.TransformersModel(llama()).engine.name == "eager"
-    with pytest.raises(ValueError, match="engine must be one of auto, eager, lean, got 'fast'"):
+    with pytest.raises(ValueError, match="engine must be one of auto, eager, lean, graph, got 'fast'"):
         sd.TransformersModel(llama(), engine="fast")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES, make
-from tiny import PROMPT, VOCAB, Counted, llama, next_logits, noisy, pair, tokenizer
+from tiny import PROMPT, VOCAB, Counted, given_cache, llama, next_logits, noisy, pair, tokenizer
 
 import specdec_lite as sd
 from specdec_lite.architecture import cache_name
@@ -138,11 +138,6 @@ def changed(change: Any, dtype: torch.dtype = torch.float64) -> sd.TransformersM
     plain = module.forward
     module.forward = lambda **kwargs: plain(**change(kwargs))
     return sd.TransformersModel(module)
-
-
-def given_cache(kwargs: dict) -> Any:
-    """By the name that this transformers has for it."""
-    return kwargs.get("cache", kwargs.get("past_key_values"))
 
 
 def ignores_the_mask(kwargs: dict) -> dict:

@@ -73,6 +73,11 @@ class Counted:
         return self.model.forward(tokens, cache, last_only)
 
 
+def given_cache(kwargs: dict[str, Any]) -> Any:
+    """What a module's forward was given, by the name that this transformers has for it."""
+    return kwargs.get("cache", kwargs.get("past_key_values"))
+
+
 @torch.inference_mode()
 def next_logits(model: Any, text: list[int]) -> Tensor:
     """Logits after a text, without a cache for a transformers model. -> [vocab]"""

@@ -1,4 +1,5 @@
-"""Ways to run one model: `eager` is transformers' own code, `lean` the same arithmetic in fewer calls.
+"""Ways to run one model: `eager` is transformers' own code, `lean` the same arithmetic in fewer calls,
+`graph` either of them recorded and replayed.
 
 A forward of an engine takes tokens and positions [batch, n], a mask for each kind of layer
 [batch, 1, n, visible], the cache, and whether only the last logits are wanted
@@ -10,21 +11,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .eager import EagerEngine
+from .engine import Engine
+from .graph import GraphEngine
 from .lean import LeanEngine, fits
+from .recording import recorder_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ENGINES = ("auto", "eager", "lean")
-Engine = EagerEngine | LeanEngine
+ENGINES = ("auto", "eager", "lean", "graph")
 LARGE = 2_000_000_000  # weights; a second, packed copy of more is not taken without being asked for
 
 
 def build(module: PreTrainedModel, engine: str) -> Engine:
-    """The engine of that name for this module. "auto" is lean on a CPU for a model that fits, else eager.
+    """The engine of that name for this module.
+
+    "auto" is graph on a GPU of NVIDIA's, lean on a CPU for a model that fits, else eager. What graph
+    records is lean where the model fits.
 
     Raises:
-        ValueError: no such engine, or a model that lean cannot run.
+        ValueError: no such engine, a model that lean cannot run, or a device without graphs.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
@@ -33,6 +39,10 @@ def build(module: PreTrainedModel, engine: str) -> Engine:
             "the lean engine runs Llama, Mistral, Qwen2 and Qwen3 models as transformers makes them, got a changed "
             f"or another {type(module).__name__}: engine='eager' runs it"
         )
+    device = module.device.type
     small = sum(weight.numel() for weight in module.parameters()) < LARGE
-    lean = engine == "lean" or (engine == "auto" and module.device.type == "cpu" and small and fits(module))
-    return LeanEngine(module) if lean else EagerEngine(module)
+    lean = engine == "lean" or (engine != "eager" and (small or device != "cpu") and fits(module))
+    graph = engine == "graph" or (engine == "auto" and device == "cuda")
+    record = recorder_for(module.device) if graph else None  # refuses before a packed copy is made
+    made = LeanEngine(module) if lean else EagerEngine(module)
+    return GraphEngine(made, record, type(module).__name__) if record else made

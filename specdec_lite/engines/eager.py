@@ -1,4 +1,4 @@
-"""transformers' own forward, with keys, values, mask and positions from the arena."""
+"""transformers' own forward, with keys, values, mask and positions from the arena, and no copy of any key."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from torch import Tensor
 
 from ..architecture import cache_name
 from ..cache import Arena
+from .attention import without_copies
+from .engine import Engine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class EagerEngine:
+class EagerEngine(Engine):
     """Runs any module as it is."""
 
     name = "eager"
@@ -22,11 +24,12 @@ class EagerEngine:
         self.module, self.cache_name = module, cache_name(module)
 
     def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
-        return self.module(
-            input_ids=tokens,
-            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
-            position_ids=positions,
-            **{self.cache_name: cache},
-            use_cache=True,
-            logits_to_keep=1 if last else 0,
-        ).logits
+        with without_copies():
+            return self.module(
+                input_ids=tokens,
+                attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+                position_ids=positions,
+                **{self.cache_name: cache},
+                use_cache=True,
+                logits_to_keep=1 if last else 0,
+            ).logits

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention
+from torch.nn.functional import embedding, rms_norm
 
 from ..architecture import FULL, SLIDING, windows
-from ..cache import Arena
+from ..cache import Arena, doubled
+from .attention import attend, for_groups
+from .engine import Engine
 from .linear import Product, product
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def fits(module: PreTrainedModel) -> bool:
         type(module).__name__ in FAMILY
         and type(module).__module__.startswith("transformers.")
         and all(type(each) is nn.Linear for each in linears)
-        and not any(each._forward_hooks or each._forward_pre_hooks for each in parts)
+        and not any(each._forward_hooks or each._forward_pre_hooks or "forward" in vars(each) for each in parts)
     )
 
 
@@ -53,7 +55,10 @@ class Layer:
         self.qk_norms = [_gain(attention.q_norm), _gain(attention.k_norm)] if named else None
 
     def __call__(self, x: Tensor, turns: Tensor, mask: Tensor, cache: Arena) -> Tensor:
-        """x [batch, n, width], turns [batch, n, 2, 1, head_dim], mask [batch, 1, n, visible] -> [batch, n, width]"""
+        """One layer over x [batch, n, width] -> [batch, n, width].
+
+        turns [batch, n, 2, 1, head_dim], mask [batch, 1, group * n, visible].
+        """
         x = x + self.out(self.attend(_norm(x, self.norms[0]), turns, mask, cache))
         gate, up = self.gate_up(_norm(x, self.norms[1])).chunk(2, -1)
         return x + self.down(self.activation(gate) * up)
@@ -69,16 +74,10 @@ class Layer:
         qk = torch.addcmul(qk * turns[:, :, 0], qk.roll(self.head_dim // 2, -1), turns[:, :, 1])
         queries, keys = qk.split([self.heads, self.kv_heads], 2)
         keys, values = cache.update(keys.transpose(1, 2), values.transpose(1, 2), self.index)  # [batch, kv, visible, d]
-        # Queries that share a key head become rows of one head, so that no key is copied.
-        group = self.heads // self.kv_heads
-        queries = queries.view(batch, n, self.kv_heads, group, self.head_dim).permute(0, 2, 3, 1, 4)
-        queries = queries.reshape(batch, self.kv_heads, group * n, self.head_dim)
-        shared = mask if group == 1 else mask.repeat(1, 1, group, 1)  # [batch, 1, group * n, visible]
-        seen = scaled_dot_product_attention(queries, keys, values, attn_mask=shared, scale=self.scale)
-        return seen.view(batch, self.kv_heads, group, n, self.head_dim).permute(0, 3, 1, 2, 4).reshape(batch, n, -1)
+        return attend(queries, keys, values, mask, self.scale).flatten(2)  # [batch, n, heads * head_dim]
 
 
-class LeanEngine:
+class LeanEngine(Engine):
     """Runs a model of the family. Its weights are taken at the start: later changes to the module go unseen.
 
     On a CPU in float32 it holds a packed copy of the weights (see `linear`), which is memory given for
@@ -94,15 +93,21 @@ class LeanEngine:
         self.layers = [Layer(each, i, kind) for i, (each, kind) in enumerate(zip(body.layers, kinds, strict=True))]
         self.embedding, self.rotary, self.norm = body.embed_tokens.weight.detach(), body.rotary_emb, _gain(body.norm)
         self.head = product([module.lm_head])
-        self.turns = self._turns(64)
+        self.group = self.layers[0].heads // self.layers[0].kv_heads
+        self.turns: dict[int, Tensor] = {}  # by length; none is let go, since recorded passes read them
 
     def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
-        if cache.capacity > len(self.turns):
-            self.turns = self._turns(cache.capacity)
-        x, turns = embedding(tokens, self.embedding), self.turns[positions]
+        x, turns = embedding(tokens, self.embedding), self.turns_for(cache.capacity)[positions]
+        masks = {kind: for_groups(mask, self.group) for kind, mask in masks.items()}
         for layer in self.layers:
             x = layer(x, turns, masks[layer.kind], cache)
         return self.head(_norm(x[:, -1:] if last else x, self.norm))
+
+    def turns_for(self, capacity: int) -> Tensor:
+        """Rotary angles of that many positions or more."""
+        if (length := doubled(64, capacity)) not in self.turns:
+            self.turns[length] = self._turns(length)
+        return self.turns[length]
 
     def _turns(self, length: int) -> Tensor:
         """cos, and sin with the sign of the rotation. -> [length, 2, 1, head_dim]"""
@@ -120,6 +125,6 @@ def _gain(norm: Any) -> tuple[Tensor, float]:
 def _norm(x: Tensor, gain: tuple[Tensor, float]) -> Tensor:
     """RMS normalisation over the last dimension; in float32 whatever the dtype, as transformers does."""
     weight, epsilon = gain
-    if x.dtype == torch.float32:
+    if x.dtype == torch.float32 or x.is_cuda:  # there one kernel, which sums in float32 by itself
         return rms_norm(x, weight.shape, weight, epsilon)
     return weight * rms_norm(x.float(), weight.shape, None, epsilon).to(x.dtype)

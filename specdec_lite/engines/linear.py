@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ WORTH_PACKING = 1 << 19  # weights; below, oneDNN's fixed cost a call (tens of m
 def product(layers: Sequence[nn.Linear]) -> Product:
     """One function for the products of several layers with the same input, outputs one after another.
 
-    On a CPU in float32 the weights are packed, which copies them. Everything else runs as it is.
+    On a CPU in float32 the weights are packed, which copies them. On a GPU they become views of one matrix:
+    they move, keep their values, and take no more memory. Everything else runs as it is.
     """
     weights, biases = [each.weight.detach() for each in layers], [each.bias for each in layers]
     if weights[0].device.type == "cpu" and weights[0].dtype == torch.float32:
@@ -30,9 +32,30 @@ def product(layers: Sequence[nn.Linear]) -> Product:
         for pack in (half, prepacked):
             if (packed := pack(weight, bias)) is not None:
                 return packed
+    if weights[0].is_cuda and len(layers) > 1:
+        weight, bias = side_by_side(layers), _joined(weights, biases)
+        return lambda x: linear(x, weight, bias)
     if len(layers) == 1:
         return lambda x: linear(x, weights[0], biases[0])
     return lambda x: torch.cat([linear(x, w, b) for w, b in zip(weights, biases, strict=True)], -1)
+
+
+@torch.no_grad()
+def side_by_side(layers: Sequence[nn.Linear]) -> Tensor:
+    """Make the layers' weights views of one matrix, their rows one after another. -> [outputs, inputs]"""
+    weights = [each.weight for each in layers]
+    first, outputs = weights[0], [len(each) for each in weights]
+    ends = [first.storage_offset() + n * first.shape[1] for n in accumulate(outputs, initial=0)]
+    together = all(
+        each.is_contiguous()
+        and each.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        and each.storage_offset() == at
+        for each, at in zip(weights, ends, strict=False)
+    )
+    whole = first.as_strided((sum(outputs), first.shape[1]), first.stride()) if together else torch.cat(weights)
+    for each, part in zip(weights, whole.split(outputs), strict=True):
+        each.data = part
+    return whole.detach()
 
 
 def _joined(weights: list[Tensor], biases: list[Tensor | None]) -> Tensor | None:

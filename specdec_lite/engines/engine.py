@@ -1,0 +1,36 @@
+"""What every engine is: a pass over new tokens, and the arena that it runs over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+
+from ..cache import Arena
+
+Pass = Callable[[Tensor, Arena, bool], Tensor]  # tokens [batch, n], where they were placed, last logits only -> logits
+
+
+class Engine:
+    """Runs one model, as it comes. `GraphEngine` runs passes that it has recorded."""
+
+    name: str
+
+    def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
+        """The model itself. tokens and positions [batch, n] -> logits [batch, n or 1, vocab]"""
+        raise NotImplementedError
+
+    def new_cache(self, batch: int, capacity: int, device: torch.device) -> Arena:
+        return Arena(batch, capacity, device)
+
+    def forget(self) -> None:
+        """Let go of what was kept for later passes."""
+
+    def run(self, whole: Pass, tokens: Tensor, cache: Arena, last: bool, kind: Hashable) -> Tensor:
+        """`whole`, which makes masks and calls this engine, over tokens that `cache` finds room for.
+
+        `kind` says what else `whole` depends on.
+        """
+        cache.expect(tokens.shape[1])
+        return whole(tokens, cache, last)
