@@ -58,7 +58,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     scores = widest(logits)
     if sampling.greedy:
         peak, best = scores.max(-1, keepdim=True)  # [..., 1] each
-        one = torch.where(peak > -torch.inf, 1.0, torch.nan).to(scores.dtype)  # no token is left: not a number
+        one = peak - peak + 1  # not a number where no token is left
         return torch.zeros_like(scores).scatter_(-1, best, one)
     if sampling.temperature != 1:
         scores = (scores - scores.amax(-1, keepdim=True)) / sampling.temperature  # the tiniest one cannot overflow
@@ -106,7 +106,7 @@ class Sampler:
     ) -> tuple[Tensor, Tensor]:
         """Sample what follows texts + tokens, and keep the distribution it came from.
 
-        logits [batch, vocab], tokens [batch, m] -> (token [batch], probs [batch, vocab]).
+        logits [batch, 1, vocab], tokens [batch, m] -> (token [batch, 1], probs [batch, 1, vocab]).
         """
-        probs = self.probabilities(logits.unsqueeze(1), texts, tokens)[:, 0]
-        return randomness.sample(probs), probs
+        probs = self.probabilities(logits, texts, tokens)
+        return randomness.sample(probs[:, 0]).unsqueeze(1), probs

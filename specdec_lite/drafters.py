@@ -72,6 +72,7 @@ class ModelDraftSession:
 
     def __init__(self, model: LanguageModel, texts: Texts, capacity: int, vocab_size: int) -> None:
         self.model, self.vocab_size = model, vocab_size
+        self.knows_all = vocab_size <= model.vocab_size
         self.cache = model.new_cache(len(texts), capacity)
         self.cached = [0] * len(texts)  # tokens of each text that the cache holds
         if max(self.room(len(text)) for text in texts) > 0:  # a row without room goes along, unheard
@@ -86,9 +87,11 @@ class ModelDraftSession:
         return [min(token, self.model.vocab_size - 1) for token in text]
 
     def fit(self, logits: Tensor) -> Tensor:
-        """[batch, the draft's vocab] -> [batch, the target's vocab]"""
+        """[batch, 1, the draft's vocab] -> [batch, 1, the target's vocab]"""
         missing = self.vocab_size - logits.shape[-1]
-        return pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[:, : self.vocab_size]
+        if missing == 0:
+            return logits
+        return pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[..., : self.vocab_size]
 
     def unfed(self, texts: Texts) -> int:
         """How many tokens at the end of the texts to feed: 1, or 2 after full acceptance.
@@ -105,13 +108,13 @@ class ModelDraftSession:
         feed = send([self.known(text[-n:]) for text in texts], self.model.device)  # [batch, n]
         tokens, probs = feed[:, :0], []  # [batch, 0]
         for _ in range(k):
-            logits = self.fit(self.model.forward(feed, self.cache, last_only=True)[:, -1])  # [batch, vocab]
-            token, p_draft = sampler.draw(logits, texts, tokens, randomness)
-            tokens = torch.cat([tokens, token.unsqueeze(1)], 1)  # [batch, drafted so far]
+            logits = self.fit(self.model.forward(feed, self.cache, last_only=True))  # [batch, 1, vocab]
+            token, p_draft = sampler.draw(logits, texts, tokens, randomness)  # [batch, 1], [batch, 1, vocab]
+            tokens = torch.cat([tokens, token], 1)  # [batch, drafted so far]
             probs.append(p_draft)
-            feed = tokens[:, -1:].clamp_max(self.model.vocab_size - 1)  # [batch, 1]
+            feed = token if self.knows_all else token.clamp_max(self.model.vocab_size - 1)  # [batch, 1]
         self.cached = [len(text) + k - 1 for text in texts]
-        return Draft(tokens, torch.stack(probs, 1), [k] * len(texts))
+        return Draft(tokens, torch.cat(probs, 1), [k] * len(texts))
 
 
 class PromptLookupDrafter:

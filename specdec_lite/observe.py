@@ -42,8 +42,9 @@ class Outcome:
             fields |= self._numbers()
         if detail == "full":
             fields |= {"full_target": self.p_target, "full_draft": self.draft.probs}
-        flat = torch.cat([_wide(v).reshape(len(v), v.shape[1:].numel()) for v in fields.values()], 1)
-        return [_unpack(row, fields) for row in flat.tolist()]  # float64 holds a token id exactly
+        # Side by side they become float64 (float32 on mps), which holds a token id exactly.
+        flat = torch.cat([v.reshape(len(v), v.shape[1:].numel()) for v in fields.values()], 1)
+        return [_unpack(row, fields) for row in flat.tolist()]
 
     def _numbers(self) -> dict[str, Tensor]:
         """Of both distributions at once, the target's places first: a small model's round is short."""
@@ -58,10 +59,6 @@ class Outcome:
             "top": top.indices,  # [batch, 2 k + 1, several]
             "top_p": top.values,
         }
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.float() if value.device.type == "mps" else value.double()
 
 
 def _unpack(row: list[float], fields: dict[str, Tensor]) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def test_a_drawn_token_comes_with_the_distribution_it_was_drawn_from() -> None:
     streams = SeededStreams(range(80), k=1)
     streams.begin_round()
     none = torch.zeros(80, 0, dtype=torch.long)
-    tokens, probs = Sampler(sampling, Processors()).draw(logits, [[]] * 80, none, streams)
-    assert torch.equal(probs, probabilities(logits, sampling))
-    assert (probs.gather(1, tokens[:, None]) > 0).all()
-    assert len(set(tokens.tolist())) > 10
+    tokens, probs = Sampler(sampling, Processors()).draw(logits.unsqueeze(1), [[]] * 80, none, streams)
+    assert torch.equal(probs[:, 0], probabilities(logits, sampling))
+    assert (probs[:, 0].gather(1, tokens) > 0).all()
+    assert len(set(tokens.flatten().tolist())) > 10

@@ -6,6 +6,7 @@ stay fixed on it just so.
 
 from __future__ import annotations
 
+import copy
 import gc
 import warnings
 import weakref
@@ -23,7 +24,7 @@ from specdec_lite.decoding import start
 from specdec_lite.engines import GraphEngine
 from specdec_lite.engines import build as build_engine
 from specdec_lite.engines.graph import LEAST, SPARE, WIDEST
-from specdec_lite.engines.recording import record_tape, recorder_for
+from specdec_lite.engines.recording import Tape, record_tape, recorder_for
 from specdec_lite.probe import probe
 
 GREEDY = sd.Sampling(temperature=0)
@@ -256,6 +257,15 @@ def test_a_tape_does_again_what_was_done_to_the_tensors_as_they_are_now() -> Non
     assert result.tolist() == [20, 14, 16]
 
 
+def test_a_step_of_a_tape_tells_work_from_views() -> None:
+    x = torch.ones(2, 3)
+    with Tape() as tape:
+        _ = x.t()[1:].reshape(-1).add_(1), x.view(6), x + x
+    assert [step.function.__name__ for step in tape.steps if step.computes] == ["reshape.default"] * 0 + [
+        "clone.default", "add_.Tensor", "add.Tensor"
+    ]  # fmt: skip
+
+
 def test_devices_and_names() -> None:
     with pytest.raises(ValueError, match="there are none on mps: use engine='eager'"):
         recorder_for(torch.device("mps"))
@@ -281,7 +291,7 @@ def test_on_a_gpu_it_is_the_default() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["Llama", "Qwen3", "GPT2", "Gemma3", "Mistral", "Falcon"])
 def test_cuda_graphs_give_the_logits_of_no_cache(name: str, dtype: torch.dtype) -> None:
-    model = graph(build(name).to("cuda", dtype))
+    model = graph(copy.deepcopy(build(name)).to("cuda", dtype))
     probe(model)
     if dtype != torch.bfloat16:
         ragged(model, 1e-3 if dtype == torch.float32 or name == "Gemma3" else 1e-9)
@@ -303,7 +313,7 @@ def test_cuda_graphs_give_the_texts_of_the_other_engines() -> None:
 @pytest.mark.gpu
 @NO_GPU
 def test_weights_that_lie_side_by_side_are_the_same_and_take_no_more_room() -> None:
-    module = build("Llama").to("cuda", torch.float32)
+    module = copy.deepcopy(build("Llama")).to("cuda", torch.float32)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     for _ in range(2):  # a second engine finds them as the first left them
         sd.TransformersModel(module, engine="lean")

@@ -43,6 +43,7 @@ def build(module: PreTrainedModel, engine: str) -> Engine:
     small = sum(weight.numel() for weight in module.parameters()) < LARGE
     lean = engine == "lean" or (engine != "eager" and (small or device != "cpu") and fits(module))
     graph = engine == "graph" or (engine == "auto" and device == "cuda")
-    record = recorder_for(module.device) if graph else None  # refuses before a packed copy is made
+    if graph:
+        recorder_for(module.device)  # refuses before a packed copy is made
     made = LeanEngine(module) if lean else EagerEngine(module)
-    return GraphEngine(made, record, type(module).__name__) if record else made
+    return GraphEngine(made, type(module).__name__) if graph else made

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..cache import BUCKET, Arena, doubled
 from .engine import Engine, Pass
-from .recording import WARM_UP, Recorder, Replay
+from .recording import WARM_UP, Replay, recorder_for
 
 WIDEST = 17  # tokens a row that are verified: the largest K and the one before
 CATCH_UP = 2  # tokens a row that a draft is fed at most; of longer blocks the last logits are wanted for a prompt
@@ -42,6 +42,7 @@ class Lent(Arena):
 
     def __init__(self, batch: int, capacity: int, device: torch.device) -> None:
         super().__init__(batch, capacity, device)
+        self.record = recorder_for(device)  # of its own: what it keeps goes when the arena goes
         self.recordings: dict[Hashable, Recording] = {}
 
     def announce(self, n: int) -> None:
@@ -65,12 +66,11 @@ class GraphEngine(Engine):
 
     Args:
         inner: the engine that is recorded.
-        record: CUDA graphs or a tape.
         who: for the progress bar and the warning, such as LlamaForCausalLM.
     """
 
-    def __init__(self, inner: Engine, record: Recorder, who: str) -> None:
-        self.inner, self.record, self.who = inner, record, who
+    def __init__(self, inner: Engine, who: str) -> None:
+        self.inner, self.who = inner, who
         self.spare: list[Lent] = []
         self.trouble: str | None = None  # why nothing is recorded any more
         self.recorded, self.seconds = 0, 0.0  # how many passes, and what recording them took
@@ -127,7 +127,7 @@ class GraphEngine(Engine):
             return logits
 
         try:
-            replay, logits = self.record(call)
+            replay, logits = cache.record(call)
         except Exception as error:  # torch, a kernel or a driver: they have no error in common
             self.trouble = (str(error).strip().splitlines() or [type(error).__name__])[0]
             warnings.warn(

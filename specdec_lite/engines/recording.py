@@ -9,6 +9,7 @@ recording is, and whether a pass can be recorded: whatever the host decided whil
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -51,6 +52,7 @@ class CudaGraphs:
     """Records CUDA graphs that share one pool of memory.
 
     Sharing is safe because they run one after another on one stream and every result is copied at once.
+    The pool lasts as long as one of them.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -65,7 +67,7 @@ class CudaGraphs:
                     call()
             here.wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool):
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                 result = call()
             self.pool = graph.pool()
         return graph.replay, result
@@ -80,24 +82,42 @@ def record_tape(call: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
     return tape.replay, result
 
 
+@dataclass(frozen=True)
+class Step:
+    """One operation of a tape."""
+
+    function: Any  # an operation of torch, such as aten.mm.default
+    args: Any
+    kwargs: Any
+    made: list[Tensor]  # where it wrote, or views of what it was given
+
+    @property
+    def computes(self) -> bool:
+        """Whether it did anything to numbers, rather than look at given ones in another way."""
+        given = {each.untyped_storage().data_ptr() for each in tensors((self.args, self.kwargs))}
+        return self.function._schema.is_mutable or any(
+            each.untyped_storage().data_ptr() not in given for each in self.made
+        )
+
+
 class Tape(TorchDispatchMode):
     """The operations inside the block, with the very tensors that they were given and have made."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.steps: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self.steps: list[Step] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if reads_values(function, args):
             raise RuntimeError(f"{function} reads values on the host, and a recording could not do that again")
         kwargs = kwargs or {}
         made = function(*args, **kwargs)
-        self.steps.append((function, args, kwargs, tensors(made)))
+        self.steps.append(Step(function, args, kwargs, tensors(made)))
         return made
 
     def replay(self) -> None:
-        for function, args, kwargs, before in self.steps:
-            for old, new in zip(before, tensors(function(*args, **kwargs)), strict=True):
+        for step in self.steps:
+            for old, new in zip(step.made, tensors(step.function(*step.args, **step.kwargs)), strict=True):
                 if old.data_ptr() != new.data_ptr():  # neither a view nor written in place
                     old.copy_(new)
 
