@@ -17,7 +17,8 @@ from specdec_lite.pocket.distil import mix
 from specdec_lite.pocket.evaluate import bits_per_byte, mean_overlap, xz_bits_per_byte
 from specdec_lite.pocket.muon import orthogonalise
 from specdec_lite.pocket.prompts import held_out_prompts
-from specdec_lite.pocket.train import SMALL, main, make_pair, next_token_loss
+from specdec_lite.pocket.recipes import SMALL
+from specdec_lite.pocket.train import main, make_pair, next_token_loss
 from specdec_lite.pocket.trainer import Plan, train, windows
 from specdec_lite.teaching.museum import ResampleFromTarget
 from specdec_lite.theory.exact import target_distribution
@@ -35,7 +36,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_small_mode_runs_to_the_end_and_the_pair_decodes(source: Path, tmp_path: Path) -> None:
-    main(["--small", "--work", str(tmp_path / "work"), "--root", str(source), "--device", "cpu"])
+    main(["--size", "small", "--work", str(tmp_path / "work"), "--root", str(source), "--device", "cpu"])
     pair = sd.load_pair(tmp_path / "work/pair/target", tmp_path / "work/pair/draft")
     made = sd.speculative(pair.target, sd.ModelDrafter(pair.draft), "def ", k=3, max_new_tokens=12, stop=sd.Stop())
     assert len(made.tokens) == 12
@@ -69,10 +70,10 @@ def test_a_stopped_run_resumes_where_it_was(tmp_path: Path) -> None:
 def test_a_recipe_called_again_keeps_what_it_made(source: Path, tmp_path: Path) -> None:
     recipe = replace(SMALL, target_plan=replace(SMALL.target_plan, tokens=1024), sample_tokens=400)
     recipe = replace(recipe, draft_plan=replace(recipe.draft_plan, tokens=1024))
-    make_pair(recipe, tmp_path, tmp_path / "pair", root=source)
+    make_pair(recipe, tmp_path, tmp_path / "pair", roots=[source])
     sampled = (tmp_path / "samples.pt").stat().st_mtime_ns
     weights = (tmp_path / "pair/draft/model.safetensors").read_bytes()
-    make_pair(recipe, tmp_path, tmp_path / "pair", root=source)
+    make_pair(recipe, tmp_path, tmp_path / "pair", roots=[source])
     assert (tmp_path / "samples.pt").stat().st_mtime_ns == sampled
     assert (tmp_path / "pair/draft/model.safetensors").read_bytes() == weights
 

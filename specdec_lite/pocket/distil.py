@@ -7,6 +7,8 @@ Compare DistillSpec (Zhou et al. 2024, arXiv:2310.08461).
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,13 +32,18 @@ def own_samples(
     batch: int = 64,
     prompt: int = 64,
     new: int = 192,
+    minutes: float = math.inf,
 ) -> Tensor:
-    """At least `tokens` tokens that the target writes after prompts from `stream`. -> [tokens]"""
+    """At least `tokens` tokens that the target writes after prompts from `stream`; one batch or more in `minutes`.
+
+    -> [tokens]
+    """
+    deadline = time.monotonic() + 60 * minutes
     rows: list[list[int]] = []
     starts = torch.randint(len(stream) - prompt, (tokens // new + batch,), generator=torch.Generator().manual_seed(1))
     with tqdm(total=tokens, unit="token", unit_scale=True, desc=f"own samples, temperature {temperature:g}") as bar:
         for first in range(0, len(starts), batch):
-            if len(rows) * new >= tokens:
+            if len(rows) * new >= tokens or (rows and time.monotonic() > deadline):
                 break
             prompts = [stream[s : s + prompt].tolist() for s in starts[first : first + batch].tolist()]
             common = {"max_new_tokens": new, "sampling": Sampling(temperature), "stop": Stop(), "trace": "off"}
@@ -63,16 +70,36 @@ class Lessons:
     """
 
     tokens: Tensor  # [windows, context]
-    hidden: Tensor  # [windows, context, target's width], float16
+    hidden: Tensor  # [windows, context, target's width], two bytes each
 
     @classmethod
     @torch.no_grad()
-    def record(cls, target: LlamaForCausalLM, stream: Tensor, context: int, count: int, rows: int = 8) -> Lessons:
-        """The first `count` windows of `stream` [tokens] under the target."""
-        tokens = stream[: min(count, len(stream) // context) * context].view(-1, context)
-        batches = tqdm(tokens.split(rows), desc="lessons")
-        hidden = [target.model(input_ids=each, use_cache=False).last_hidden_state.half() for each in batches]
-        return cls(tokens, torch.cat(hidden))
+    def record(
+        cls,
+        target: LlamaForCausalLM,
+        stream: Tensor,
+        context: int,
+        count: int,
+        rows: int = 8,
+        minutes: float = math.inf,
+        most_bytes: float = math.inf,
+    ) -> Lessons:
+        """The first `count` windows of `stream` [tokens] under the target, or as many as time and memory allow."""
+        deadline, device = time.monotonic() + 60 * minutes, target.device
+        # What a bfloat16 model says may lie beyond float16's range, so it keeps its own.
+        dtype = torch.float16 if target.dtype == torch.float32 else target.dtype
+        width = target.config.hidden_size
+        count = min(count, len(stream) // context, int(min(most_bytes, 1e18)) // (context * width * dtype.itemsize))
+        tokens = stream[: count * context].view(-1, context).to(device)
+        hidden = torch.empty(count, context, width, dtype=dtype, device=device)  # at once: joining would double it
+        done = 0
+        for batch in tqdm(tokens.split(rows), desc="lessons"):
+            if done and time.monotonic() > deadline:
+                break
+            made = target.model(input_ids=batch, use_cache=False).last_hidden_state
+            hidden[done : done + len(batch)] = made
+            done += len(batch)
+        return cls(tokens[:done], hidden[:done])
 
     def items(self, context: int, seed: int) -> Iterator[Tensor]:
         """Endless indices of windows [1], every one once an epoch."""
@@ -89,7 +116,7 @@ class Lessons:
 
         def loss(draft: nn.Module, which: Tensor) -> Tensor:
             which = which.flatten()
-            logits = self.hidden[which].float() @ unembedding.T  # [rows, context, vocab]
+            logits = self.hidden[which].to(unembedding.dtype) @ unembedding.T  # [rows, context, vocab]
             mine = draft(input_ids=self.tokens[which], use_cache=False).logits  # [rows, context, vocab]
             return apart(logits, mine, variation, divergence)
 

@@ -1,4 +1,4 @@
-"""The pocket pair's figures: bits per byte beside xz, and overlap. `python -m specdec_lite.pocket.evaluate`"""
+"""A pair's figures: bits per byte beside xz, and overlap. `python -m specdec_lite.pocket.evaluate [--pair FOLDER]`"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import lzma
 import math
+from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 from ..acceptance import overlap
 from ..decoding import autoregressive
 from ..distributions import Sampling, probabilities
+from ..hardware.machine import environment
 from ..loading import Pair, load_pair
 from ..models import TransformersModel
 from ..stopping import Stop
@@ -63,8 +65,8 @@ def mean_overlap(pair: Pair, prompts: list[list[int]], new_tokens: int = 128, te
     return sum(means) / len(means)
 
 
-def figures(pair: Pair, files: int | None = None, prompts: int = 40) -> dict[str, float]:
-    """All figures of the model card that do not depend on the machine's speed."""
+def figures(pair: Pair, files: int | None = None, prompts: int = 40) -> dict[str, float | str]:
+    """All figures of the model card that do not depend on the machine's speed, and what they were measured in."""
     texts = read_corpus().held_out[:files]
     return {
         "held_out_files": len(texts),
@@ -75,15 +77,26 @@ def figures(pair: Pair, files: int | None = None, prompts: int = 40) -> dict[str
         "mean_overlap_at_temperature_1": mean_overlap(pair, held_out_prompts(pair.tokenizer, prompts)),
         "target_parameters": pair.target.parameters,
         "draft_parameters": pair.draft.parameters,
+        "dtype": str(pair.target.dtype).removeprefix("torch."),
+        "machine": environment(),
     }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pair", type=Path, help="a folder with target and draft in it (default: the pair that ships)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    parser.add_argument("--dtype", help="float32, bfloat16, float16 (default: float32 on a CPU, else the pair's own)")
     parser.add_argument("--files", type=int, help="only the first so many held-out files")
     parser.add_argument("--prompts", type=int, default=40, help="continuations for the overlap")
-    args = parser.parse_args()
-    print(json.dumps(figures(load_pair(), args.files, args.prompts), indent=2))
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    args = parser.parse_args(argv)
+    sources = {} if args.pair is None else {"target": args.pair / "target", "draft": args.pair / "draft"}
+    pair = load_pair(**sources, device=args.device, dtype=args.dtype)
+    text = json.dumps(figures(pair, args.files, args.prompts), indent=2)
+    print(text)
+    if args.json:
+        args.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

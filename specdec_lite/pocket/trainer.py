@@ -1,11 +1,11 @@
-"""A training loop that a stopped run resumes from: schedule, batches, checkpoint, progress bar."""
+"""A training loop that a stopped run resumes from: schedule, rehearsal, batches, checkpoint, progress bar."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .muon import Muon
+
+LOOK_EVERY = 20  # steps between looks at the loss on a GPU: each look waits for it
 
 Loss = Callable[[nn.Module, Tensor], Tensor]  # (model, batch [rows, ...]) -> scalar
 Items = Callable[[int, int], Iterator[Tensor]]  # (context, seed) -> endless items of `context` tokens each
@@ -30,10 +32,14 @@ class Plan:
     muon_lr: float = 0.02
     adam_lr: float = 0.003
     decay_from: float = 0.5  # constant rate until here, then straight down to zero
-    checkpoint_minutes: float = 3.0
+    checkpoint_minutes: float = 3.0  # infinite: none at all, not even at the end
     compile: bool = True
     bfloat16: bool = False  # matrix products only; weights, sums and the optimizer stay float32
     seed: int = 0
+
+    def within(self, minutes: float) -> Plan:
+        """The same, ended after `minutes` if nothing else ends it before."""
+        return replace(self, minutes=min(self.minutes, minutes))
 
     def rate(self, progress: float, step: int) -> float:
         """Factor on the learning rates: warm-up over 50 steps, constant, linear decay."""
@@ -48,6 +54,44 @@ def compile_layers(model: nn.Module) -> None:
     """Compile a layer at a time: they share one shape, so one compilation serves them all."""
     for layer in model.model.layers:
         layer.compile()
+
+
+def learn(model: nn.Module, loss: Loss, batch: Tensor, plan: Plan, at_once: int) -> Tensor:
+    """Add a batch's gradient to the weights', so many rows at once. -> the mean loss, on the device"""
+    total = torch.zeros((), device=batch.device)
+    for part in batch.split(at_once):
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=plan.bfloat16):
+            value = loss(model, part) * (len(part) / len(batch))
+        value.backward()
+        total += value.detach()
+    return total
+
+
+def rehearse(model: nn.Module, loss: Loss, batch: Tensor, plan: Plan) -> int:
+    """Compile if wanted, try a step and forget it. -> how many rows fit at once
+
+    Where compiling fails (no compiler, no Triton), one line says why, and everything after runs without.
+    """
+    at_once, compiled = len(batch), plan.compile
+    while True:
+        try:
+            if compiled:
+                compile_layers(model)
+            learn(model, loss, batch[:at_once], plan, at_once)
+            return at_once
+        except torch.OutOfMemoryError:
+            if at_once == 1:
+                raise
+            at_once = (at_once + 1) // 2
+            tqdm.write(f"out of memory: {at_once} rows at once")
+        except Exception as error:
+            if not compiled:
+                raise
+            compiled = False
+            torch.compiler.set_stance("force_eager")  # of this process: what failed here fails later too
+            tqdm.write(f"not compiled, so slower: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        finally:
+            model.zero_grad(set_to_none=True)
 
 
 def windows(stream: Tensor, context: int, seed: int) -> Iterator[Tensor]:
@@ -93,10 +137,10 @@ def train(model: nn.Module, items: Items, loss: Loss, plan: Plan, checkpoint: Pa
         for optimizer, values in zip(made, saved["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         state = saved["state"]
-    if plan.compile:
-        compile_layers(model)
 
     def save() -> None:
+        if plan.checkpoint_minutes == math.inf:
+            return
         partial = checkpoint.with_suffix(".partial")
         values = [optimizer.state_dict() for optimizer in made]
         torch.save({"model": model.state_dict(), "optimizers": values, "state": state}, partial)
@@ -105,34 +149,50 @@ def train(model: nn.Module, items: Items, loss: Loss, plan: Plan, checkpoint: Pa
     def progress() -> float:
         return max(state["tokens"] / plan.tokens, state["minutes"] / plan.minutes)
 
+    def read() -> None:
+        """Bring the losses to the host, which waits for the device."""
+        for value in torch.stack(unread).tolist() if unread else []:
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"the loss of {name} is {value} near step {state['step']}: lower the plan's muon_lr and adam_lr, "
+                    f"and call again, which goes on from {checkpoint.name} if it is there"
+                )
+            state["loss"] = value if math.isnan(state["loss"]) else 0.98 * state["loss"] + 0.02 * value
+        unread.clear()
+        bar.set_postfix(loss=f"{state['loss']:.3f}", done=f"{progress():.0%}", refresh=False)
+
     model.train()
-    bar = tqdm(total=plan.tokens, initial=state["tokens"], unit="token", unit_scale=True, desc=name)
-    source, context, last_save = None, 0, time.monotonic()
+    bar = tqdm(total=plan.tokens, initial=state["tokens"], unit="token", unit_scale=True, desc=name, mininterval=0.5)
+    source, context, at_once, unread = None, 0, 0, []
+    last_save = mark = time.monotonic()
     while progress() < 1:
-        began = time.monotonic()
         if context != plan.context_at(progress()):
             context = plan.context_at(progress())
             source = items(context, plan.seed + state["step"])
         rows = max(1, plan.tokens_per_step // context)
-        batch = torch.stack([next(source) for _ in range(rows)]).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=plan.bfloat16):
-            value = loss(model, batch)
-        value.backward()
+        batch = torch.stack([next(source) for _ in range(rows)]).to(device, non_blocking=True)
+        if at_once == 0:
+            at_once = rehearse(model, loss, batch, plan) if plan.compile or device.type == "cuda" else rows
+        unread.append(learn(model, loss, batch, plan, at_once))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in made:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * plan.rate(progress(), state["step"])
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        seen = rows * context
-        average = value.item() if math.isnan(state["loss"]) else 0.98 * state["loss"] + 0.02 * value.item()
-        minutes = state["minutes"] + (time.monotonic() - began) / 60
-        state = {"tokens": state["tokens"] + seen, "step": state["step"] + 1, "minutes": minutes, "loss": average}
-        bar.update(seen)
-        bar.set_postfix(loss=f"{average:.3f}", done=f"{progress():.0%}", refresh=False)
-        if time.monotonic() - last_save > 60 * plan.checkpoint_minutes:
+        now = time.monotonic()
+        state["tokens"] += rows * context
+        state["step"] += 1
+        state["minutes"] += (now - mark) / 60  # saving and compiling are part of it
+        mark = now
+        bar.update(rows * context)
+        if device.type == "cpu" or len(unread) == LOOK_EVERY:
+            read()
+        if now - last_save > 60 * plan.checkpoint_minutes:
+            read()
             save()
-            last_save = time.monotonic()
+            last_save = now
+    read()
     bar.close()
     save()
     model.eval()
