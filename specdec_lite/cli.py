@@ -128,15 +128,17 @@ def build_parser() -> Parser:
     roofline.add_argument("--repeats", type=whole(1), default=11, metavar="N", help="interleaved rounds (default: 11)")
     roofline.add_argument("--json", metavar="FILE", help="also write everything measured, raw seconds included")
     roofline.add_argument("--picture", metavar="FILE", help="also draw it: a .png where kaleido is there, or a .html")
-    model = roofline.add_argument_group("model", "without --target: the pocket target, and a wide random Llama")
-    model.add_argument("--target", metavar="MODEL", help="hub id or local folder of the model to time")
+    model = roofline.add_argument_group(
+        "model", "without --target: the pocket target, and a random Llama that is large"
+    )
+    model.add_argument("--target", metavar="MODEL", help="hub id, local folder, or random:SHAPE (random:'Llama 8B')")
     add_machine(model, "default: 1 for the pocket target, all for others")
     return parser
 
 
 def add_pair(command: argparse.ArgumentParser) -> None:
     pair = command.add_argument_group("models", "without --target and --draft: the pocket pair that is built in")
-    pair.add_argument("--target", metavar="MODEL", help="hub id or local folder of the model whose text is wanted")
+    pair.add_argument("--target", metavar="MODEL", help="hub id, local folder or random:SHAPE, whose text is wanted")
     pair.add_argument("--draft", metavar="MODEL", help="the same for the small model that guesses")
     pair.add_argument("--revision", metavar="REV", help="branch, tag or commit of the target on the hub")
     pair.add_argument("--draft-revision", metavar="REV", help="the same for the draft")
@@ -256,7 +258,9 @@ def run_doctor(args: argparse.Namespace) -> None:
         raise ValueError("--agreement sets how often a draft model's guesses are kept: leave out --drafter lookup")
     if args.drafter == "lookup" and args.draft is None:
         args.draft = args.target  # not run: a pair has two
-    from .doctor import Settings, drafter, run
+    from .doctor import Settings, check_agreement, drafter, run
+
+    check_agreement((args.target, args.draft), args.agreement)
 
     names = ("k_max", "max_new_tokens", "temperature", "repeats", "seed")
     settings = Settings(**{name: getattr(args, name) for name in names})
