@@ -7,13 +7,14 @@ from itertools import count
 from typing import Any
 
 from .hardware.devices import DEVICES
+from .hardware.goals import GOALS
 from .hardware.passes import Passes
 from .hardware.roofline import Ceiling, Shape
 from .hardware.speed import last_level_cache
 from .hardware.subjects import Subject
 
 FEW = 5  # rows: a round of K = 4
-WANTED = {"five_rows": 1.25, "share_of_bandwidth": 0.80}  # of the wide model: at most, at least
+WANTED = {each.name: each.bound for each in GOALS if each.part == "roofline"}  # of the wide model
 UNEXPLAINED = 2.0  # measured over predicted, beyond which the cause is none of the three
 PARTED = 1.25  # measured over predicted, beyond which it is pointed out
 WAITS = {
