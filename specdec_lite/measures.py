@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -126,7 +126,7 @@ def around(bench: Workbench) -> Found:
     share = outside(pair.target, pair.draft, prompts, **how)
     bench.tell("decoding with a trace and without take turns")
     cost = tracing(pair.target, pair.draft, prompts, **how)
-    return Found({"outside": share}, {**how, "outside": asdict(share), "tracing": asdict(cost)})
+    return Found({"outside": share, "tracing": cost}, how)
 
 
 @dataclass(frozen=True)

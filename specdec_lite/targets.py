@@ -59,7 +59,7 @@ def run(settings: Settings, only: Sequence[str] = (), json_file: str | None = No
     ink.line(ink("What is wanted, and what this machine gives", "title"))
     ink.paragraph("", environment(), "note")
     ink.line()
-    widths = [max(len(each.title) for each in goals), max(len(each.wanted) for each in goals)]
+    widths = [max((len(getattr(each, what)) for each in goals), default=0) for what in ("title", "wanted")]
     ink.line(ink(line(widths, "figure", "wanted", "is", "middle half", "verdict", "the command for it alone"), "title"))
     for name in (each for each in PARTS if not only or each in only):
         outcomes[name] = attempt(name, bench)

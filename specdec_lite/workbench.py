@@ -40,7 +40,7 @@ class Sizes:
 
 
 WHOLE = Sizes()
-QUICK = Sizes(rows=(1, FEW), passes=7, ks=(3, 5, 7), prompts=2, new=48, repeats=3)
+QUICK = Sizes(rows=(1, FEW), passes=7, ks=(3, 5, 7), prompts=2, new=48, repeats=3, k_max=6)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import tiny
 import torch
 
 import specdec_lite as sd
-from specdec_lite import cli, measures, workbench
+from specdec_lite import cli, measures, targets, workbench
 from specdec_lite.cli import main
 from specdec_lite.hardware import outside, speed, subjects
 from specdec_lite.hardware.goals import ANY, GOALS, goals_for
@@ -151,6 +151,15 @@ def test_the_file_is_there_after_every_part_and_an_interrupt_leaves_it(
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_device_without_goals_for_a_part_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch)
+    monkeypatch.setattr(targets, "goals_for", lambda device: [])
+    assert main(["targets", "--only", "roofline"]) == 0
+    assert "0 met, 0 not met, 0 not measured" in capsys.readouterr().out
+
+
 def test_only_some_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     plant(monkeypatch, lookup=found(error=0.0, gap=0.0), bench=lambda bench: pytest.fail("was not asked for"))
     assert main(["targets", "--only", "lookup"]) == 0
@@ -239,7 +248,8 @@ def test_every_part_measures_its_figures(
     assert parts["wide"]["raw"]["synthetic_acceptance"] == 0.8
     assert parts["wide"]["figures"]["naive_share"]["median"] > 0
     assert parts["lookup"]["raw"]["drafter"] == "PromptLookupDrafter"
-    assert set(parts["outside"]["raw"]) == {"k", "new", "repeats", "outside", "tracing"}
+    assert set(parts["outside"]["figures"]) == {"outside", "tracing"}
+    assert parts["outside"]["raw"] == {"k": 4, "new": 10, "repeats": 1}
     assert all(each["is"] is not None for each in data["goals"])
 
 
