@@ -21,6 +21,7 @@ from .hardware.measure import Timings, forward_seconds, idle, interleave
 from .loading import Pair
 from .pocket.prompts import held_out_prompts
 from .race import number
+from .random_models import made_up
 from .terminal import Ink, percent, table
 
 PROMPT_TOKENS = 96
@@ -102,6 +103,8 @@ def run(pair: Pair, settings: Settings, json_file: str | None = None) -> None:
         f"{settings.max_new_tokens} new tokens each; medians over {settings.repeats} rounds in which all take turns, "
         "of ratios within each round",
     )
+    if random_weights(pair):
+        ink.paragraph("Random weights.", "What they accept means nothing, and neither do the ratios that rest on it.")
     ink.line()
     forward = forward_costs(pair, settings)
     show_forwards(ink, forward)
@@ -130,6 +133,11 @@ def room_for(pair: Pair, new: int) -> int:
     if room < 1:
         raise ValueError(f"{new} new tokens do not fit into the target's context of {pair.target.context}")
     return room
+
+
+def random_weights(pair: Pair) -> bool:
+    """Whether one of the two was made with random weights."""
+    return any(made_up(each.module) for each in (pair.target, pair.draft))
 
 
 def forward_costs(pair: Pair, settings: Settings) -> dict[str, dict[int, float]]:
@@ -201,6 +209,7 @@ def report(
     return {
         "machine": environment(),
         "pair": {"target": pair.target.parameters, "draft": pair.draft.parameters},
+        "random_weights": random_weights(pair),
         "settings": asdict(settings),
         "prompts": prompts,
         "forward_seconds": forward,

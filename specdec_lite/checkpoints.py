@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .pocket import TARGET
+from .random_models import PREFIX, is_random, random_llama, shape_named
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -53,11 +56,16 @@ def choose_dtype(dtype: str | torch.dtype | None, device: str | torch.device) ->
 
 
 def locate(source: str | Path, role: str, revision: str | None) -> str:
-    """A folder that holds a model, or else a hub id, as text.
+    """A folder that holds a model, `random:` and a shape, or else a hub id, as text.
 
     Raises:
-        ValueError: what looks like a folder is not there or holds no safetensors, or a folder was given a revision.
+        ValueError: what looks like a folder is not there or holds no safetensors; no such shape; or one of
+            these was given a revision.
     """
+    if is_random(source):
+        if revision is not None:
+            raise ValueError(f"the {role} {source} has random weights, and those have no revision, got {revision!r}")
+        return PREFIX + shape_named(source).name
     name, path = str(source), Path(source).expanduser()
     if path.is_dir():
         if revision is not None:
@@ -81,7 +89,7 @@ SAFETENSORS_ONLY = (
 
 
 def load_module(name: str, role: str, device: torch.device, dtype: torch.dtype | None, revision: str | None) -> Any:
-    """The model behind a folder or hub id, its weights read once, in evaluation mode on `device`.
+    """The model behind a folder or hub id, its weights read once, or a random one; in evaluation mode on `device`.
 
     A checkpoint that is quantised is placed by transformers while it is read, and neither moved nor cast here.
 
@@ -90,6 +98,8 @@ def load_module(name: str, role: str, device: torch.device, dtype: torch.dtype |
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if is_random(name):
+        return random_llama(shape_named(name), device, dtype)
     options: dict[str, Any] = dict(trust_remote_code=False) | ({"revision": revision} if revision else {})
     with explained(role, name, revision):
         config = AutoConfig.from_pretrained(name, **options)
@@ -111,13 +121,15 @@ def load_module(name: str, role: str, device: torch.device, dtype: torch.dtype |
 
 
 def load_tokenizer(name: str, role: str, revision: str | None) -> PreTrainedTokenizerBase | None:
-    """The tokenizer beside a model, None where a folder has none, or a draft's repository.
+    """The tokenizer beside a model, None where a folder has none, or a draft's repository. The pocket pair's for a
+    random model, which leaves most of its tokens without a text.
 
     Raises:
         ValueError: it is there and cannot be loaded; says why.
     """
     from transformers import AutoTokenizer
 
+    name = str(TARGET) if is_random(name) else name
     local = Path(name).is_dir()
     if local and not any(any(Path(name).glob(pattern)) for pattern in TOKENIZER_FILES):
         return None

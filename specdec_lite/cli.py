@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .loading import Pair
 
 MAX_K = 16  # as decoding.MAX_K, which would load torch
+PARTS = ("roofline", "bench", "doctor", "wide", "outside", "lookup", "bad-draft")  # as targets.PARTS, likewise
 
 
 class Parser(argparse.ArgumentParser):
@@ -128,15 +129,31 @@ def build_parser() -> Parser:
     roofline.add_argument("--repeats", type=whole(1), default=11, metavar="N", help="interleaved rounds (default: 11)")
     roofline.add_argument("--json", metavar="FILE", help="also write everything measured, raw seconds included")
     roofline.add_argument("--picture", metavar="FILE", help="also draw it: a .png where kaleido is there, or a .html")
-    model = roofline.add_argument_group("model", "without --target: the pocket target, and a wide random Llama")
-    model.add_argument("--target", metavar="MODEL", help="hub id or local folder of the model to time")
+    model = roofline.add_argument_group(
+        "model", "without --target: the pocket target, and a random Llama that is large"
+    )
+    model.add_argument("--target", metavar="MODEL", help="hub id, local folder, or random:SHAPE (random:'Llama 8B')")
     add_machine(model, "default: 1 for the pocket target, all for others")
+
+    targets = commands.add_parser("targets", help="measure all that is wanted of this library, and say what is met")
+    targets.set_defaults(run=run_targets)
+    targets.add_argument("--quick", action="store_true", help="fewer and shorter runs: wider spreads, a few minutes")
+    targets.add_argument(
+        "--only",
+        choices=PARTS,
+        nargs="+",
+        default=(),
+        metavar="PART",
+        help=f"some of {', '.join(PARTS)} (default: all)",
+    )
+    targets.add_argument("--json", metavar="FILE", help="also write everything measured, after each part")
+    add_pair(targets)
     return parser
 
 
 def add_pair(command: argparse.ArgumentParser) -> None:
     pair = command.add_argument_group("models", "without --target and --draft: the pocket pair that is built in")
-    pair.add_argument("--target", metavar="MODEL", help="hub id or local folder of the model whose text is wanted")
+    pair.add_argument("--target", metavar="MODEL", help="hub id, local folder or random:SHAPE, whose text is wanted")
     pair.add_argument("--draft", metavar="MODEL", help="the same for the small model that guesses")
     pair.add_argument("--revision", metavar="REV", help="branch, tag or commit of the target on the hub")
     pair.add_argument("--draft-revision", metavar="REV", help="the same for the draft")
@@ -255,7 +272,9 @@ def run_doctor(args: argparse.Namespace) -> None:
         raise ValueError("--agreement sets how often a draft model's guesses are kept: leave out --drafter lookup")
     if args.drafter == "lookup" and args.draft is None:
         args.draft = args.target  # not run: a pair has two
-    from .doctor import Settings, drafter, run
+    from .doctor import Settings, check_agreement, drafter, run
+
+    check_agreement((args.target, args.draft), args.agreement)
 
     names = ("k_max", "max_new_tokens", "temperature", "repeats", "seed")
     settings = Settings(**{name: getattr(args, name) for name in names})
@@ -274,13 +293,25 @@ def run_roofline(args: argparse.Namespace) -> None:
     run(settings, json_file=args.json, picture=args.picture)
 
 
+def run_targets(args: argparse.Namespace) -> None:
+    check_folder("--json", args.json)
+    quiet()
+    from .targets import Settings, run
+
+    names = ("target", "draft", "revision", "draft_revision", "device", "dtype", "engine", "threads", "quick")
+    settings = Settings(**{name: getattr(args, name) for name in names})
+    run(settings, args.only, args.json, args.argv)
+
+
 def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. -> exit code: 0, 2 after a bad value, 130 after an interrupt."""
+    argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
+    args.argv = argv
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that lacks a character shows a question mark
             stream.reconfigure(errors="replace")

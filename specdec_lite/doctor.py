@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 from .drafters import Drafter, ModelDrafter, PromptLookupDrafter
@@ -15,11 +16,26 @@ from .hardware.laps import PARTS
 from .hardware.machine import environment
 from .loading import Pair
 from .prompt_files import prompts_for
+from .random_models import is_random
 from .synthetic import LABEL, SyntheticDrafter
 from .terminal import Ink, percent, table
 from .theory.prediction import Interval
 
 BAR = 30  # characters of the longest
+
+
+def check_agreement(sources: Sequence[str | None], agreement: float | None) -> None:
+    """Refuse to look for agreement where there can be none.
+
+    Raises:
+        ValueError: a source has random weights, and no agreement is set.
+    """
+    made_up = next(filter(is_random, sources), None)
+    if made_up and agreement is None:
+        raise ValueError(
+            f"{made_up} has random weights: its text means nothing and how often a draft agrees with it neither, "
+            "so say with --agreement how often a guess is to be kept"
+        )
 
 
 def drafter(pair: Pair, kind: str, agreement: float | None) -> Drafter:
@@ -182,7 +198,9 @@ def report(pair: Pair, drafter: Drafter, found: Diagnosis, prompts: Sequence[lis
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN."""
+    """JSON has no NaN and nothing infinite."""
     if isinstance(value, dict):
         return {name: finite(each) for name, each in value.items()}
-    return None if isinstance(value, float) and value != value else value
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -14,6 +14,7 @@ from .checkpoints import choose_device, choose_dtype, load_module, load_tokenize
 from .models import TransformersModel
 from .pocket import DRAFT, TARGET
 from .probe import probe as run_probe
+from .random_models import check_memory, is_random, shape_named
 from .vocabulary import check_same_tokens, check_widths
 
 if TYPE_CHECKING:
@@ -54,12 +55,14 @@ def load_pair(
     loads quantised it loads here; what else that needs installed, the error says.
 
     Args:
-        target, draft: each a hub id, a local folder or a transformers model object.
+        target, draft: each a hub id, a local folder, `random:` and the name of a shape (`random:Llama 8B`), or a
+            transformers model object.
         tokenizer: what both use, when the target is a model object; otherwise it is loaded with the target.
         revision, draft_revision: branch, tag or commit of a hub id; default the repository's main branch.
         device: cpu, cuda, cuda:N or mps, where models given by name go; objects stay where they are.
         dtype: of models given by name, float32, bfloat16, float16 or float64 (not on mps, which has none);
-            default float32 on a CPU, else the checkpoint's own, as always for a quantised one.
+            default float32 on a CPU, else the checkpoint's own, as always for a quantised one; random
+            models then take bfloat16 on CUDA.
         engine: what runs the forwards: "eager" (transformers' own), "lean" (less around them, and flat
             from one row to a handful; on a CPU it keeps a packed copy of the weights), "graph" (either of
             them recorded as CUDA graphs and replayed; on a CPU a tape stands in, for lessons and tests) or
@@ -84,6 +87,8 @@ def load_pair(
             )
         target, draft = TARGET, DRAFT
     sources = [_located(target, "target", revision), _located(draft, "draft", draft_revision)]
+    made_up = dict.fromkeys(source[0] for source in sources if is_random(source[0]))
+    check_memory(map(shape_named, made_up), device, dtype)  # of both together, before either is made
     tokenizer, agreed = _shared_tokenizer(sources, tokenizer)
     with _without_bars(target is TARGET):
         module = _module(sources[0], "target", device, dtype)

@@ -27,12 +27,14 @@ from .regime import FEW, elsewhere, parting, regime, wanted, wanted_lines
 from .terminal import Ink, percent, table
 from .viz.roofline import Panel, Series, roofline_figure, save
 
+MOVING = {"read": "reading", "copy": "copying"}
+
 
 @dataclass(frozen=True)
 class Settings:
     """What the command line says."""
 
-    target: str | None = None  # None for the pocket target and a wide random model
+    target: str | None = None  # None for the pocket target and a wide random one
     rows: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)
     context: int = 128
     threads: int | None = None
@@ -115,7 +117,8 @@ def show(ink: Ink, subject: Subject) -> None:
     ink.line(ink(subject.name, "title") + f": {facts.replace('torch.', '')}")
     ink.line()
     for each in subject.passes.values():
-        rows = [[f"{each.engine} engine", "ms", "predicted", "ratio", "in 1-row passes", "GB/s", "of reading"]]
+        head = [f"{each.engine} engine", "ms", "predicted", "ratio", "in 1-row passes", "GB/s"]
+        rows = [[*head, f"of {MOVING[each.against]}"]]
         for n in each.rows:
             took, foreseen = each.seconds(n).median, each.predicted(n)
             row = [f"{n} row{'s' * (n > 1)}", f"{1000 * took:.2f}", f"{1000 * foreseen:.2f}", f"{took / foreseen:.2f}"]
@@ -192,7 +195,8 @@ def entry(subject: Subject) -> dict[str, Any]:
             "work": {str(n): asdict(each.shape.work(n, each.context)) for n in rows},
             "in_one_row_passes": {str(n): asdict(each.ratio(n)) for n in rows},
             "achieved_bytes_per_second": {str(n): each.achieved(n) for n in rows},
-            "share_of_reading": {str(n): asdict(each.share(n)) for n in rows},
+            "share_of": MOVING[each.against],
+            "share_of_bandwidth": {str(n): asdict(each.share(n)) for n in rows},
         }
     return {
         "name": subject.name, "threads": subject.threads, "dtype": str(subject.module.dtype).removeprefix("torch."),

@@ -14,9 +14,9 @@ import specdec_lite as sd
 from specdec_lite import regime
 from specdec_lite.cli import main
 from specdec_lite.engines.linear import half
-from specdec_lite.hardware import speed, subjects
+from specdec_lite.hardware import passes, speed, subjects
 from specdec_lite.hardware.measure import Timings
-from specdec_lite.hardware.passes import Passes, hollow, time_passes
+from specdec_lite.hardware.passes import Passes, compared_with, hollow, time_passes
 from specdec_lite.hardware.roofline import Ceiling, Work, shape_of
 from specdec_lite.viz.roofline import Panel, Series, roofline_figure, roofline_sentence, save
 
@@ -134,8 +134,8 @@ def made_up(seconds: dict[int, float], fixed: float = 0.0, wide: bool = True) ->
     timings = Timings(
         {f"eager {n}": [[2 * took]] * 3 for n, took in seconds.items()} | {"read": [[1.0]] * 3}, {"read": [[1000]] * 3}
     )
-    passes = Passes("eager", shape, 10, dict.fromkeys(seconds, 2) | {0: 1}, timings, ceiling)
-    return subjects.Subject("made up", model.module, 1, wide, {"eager": passes})
+    made = Passes("eager", shape, 10, dict.fromkeys(seconds, 2) | {0: 1}, timings, ceiling)
+    return subjects.Subject("made up", model.module, 1, wide, {"eager": made})
 
 
 def test_what_was_wanted_is_judged_by_the_numbers() -> None:
@@ -150,6 +150,29 @@ def test_what_was_wanted_is_judged_by_the_numbers() -> None:
     assert [each["met"] for each in regime.wanted(bad).values()] == [False, False]
     assert all("not met" in line for line in regime.wanted_lines(bad))
     assert regime.wanted(made_up({1: needs, 5: needs}, wide=False)) == {}
+
+
+def test_one_engine_is_judged_for_both_naive_decoding_and_verification() -> None:
+    """Not the one that is a hair faster at a single row and pays for it at five."""
+    subject = made_up({1: 1.00, 5: 3.0})
+    flat = made_up({1: 1.05, 5: 1.1}).best
+    flat.engine, flat.timings.seconds = "lean", {k.replace("eager", "lean"): v for k, v in flat.timings.seconds.items()}
+    subject.passes["lean"] = flat
+    assert subject.best.engine == "eager"
+    few = regime.wanted(subject)["five_rows"]
+    assert few["engine"] == "lean"
+    assert few["is"]["median"] == pytest.approx(1.1 / 1.05)
+
+
+def test_on_a_gpu_a_share_is_that_of_copying() -> None:
+    subject = made_up({1: 1.0, 5: 1.0})
+    best = subject.best
+    best.timings.seconds["copy"], best.timings.tokens["copy"] = [[1.0]] * 3, [[2000]] * 3
+    of_reading = best.share(1).median
+    best.against = "copy"
+    assert best.share(1).median == best.quiet_share() == of_reading / 2
+    assert "80% or more of the copy bandwidth" in regime.wanted_lines(subject)[1]
+    assert [compared_with(torch.device(kind)) for kind in ("cpu", "cuda")] == ["read", "copy"]
 
 
 def test_the_regime_names_the_cause_and_the_parting_its_place() -> None:
@@ -202,6 +225,23 @@ def test_both_engines_are_timed_in_the_same_rounds(monkeypatch: pytest.MonkeyPat
         assert each.achieved(1) > 0
         assert each.share(1).median > 0
         assert each.ratio(1).median == 1
+
+
+def test_engines_come_from_one_list_and_one_that_cannot_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def model(module: object, engine: str) -> sd.TransformersModel:
+        asked.append(engine)
+        if engine == "slow":
+            raise ValueError("not this one")
+        return sd.TransformersModel(module, engine="eager" if engine == "fallen" else engine)
+
+    monkeypatch.setattr(passes, "TransformersModel", model)
+    monkeypatch.setattr(passes, "ENGINES", ("auto", "eager", "lean", "slow", "fallen", "graph"))
+    assert list(passes.engines_of(tiny.llama())) == ["eager", "lean"]
+    assert asked == ["eager", "lean", "slow", "fallen"]  # graphs are for CUDA
+    with pytest.raises(ValueError, match="in training mode"):
+        passes.engines_of(tiny.llama().train())
 
 
 def test_only_what_fits_runs_lean_and_a_context_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +307,7 @@ def test_without_a_target_the_pocket_one_and_a_wide_one(
     folder: str, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(subjects, "TARGET", Path(folder))
-    monkeypatch.setattr(subjects, "wide_llama", lambda device, dtype: tiny.llama(seed=1).float())
+    monkeypatch.setattr(subjects, "random_llama", lambda shape, device, dtype: tiny.llama(seed=1).float())
     file = tmp_path / "all.json"
     assert main(["roofline", "--rows", "1", "--context", "8", "--repeats", "2", "--json", str(file)]) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -282,11 +322,10 @@ def test_without_a_target_the_pocket_one_and_a_wide_one(
 
 def test_the_wide_model_is_what_the_target_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subjects, "last_level_cache", lambda device: 128 << 20)
-    with torch.device("meta"):
-        module = subjects.wide_llama(torch.device("meta"), None)
-    assert module.config.hidden_size == 1024
-    assert module.config.num_hidden_layers >= 6
-    assert 4 * sum(weight.numel() for weight in module.parameters()) > 4 * (128 << 20)
+    shape = subjects.wide_shape(torch.device("cpu"), None)
+    assert shape.hidden == 1024
+    assert shape.layers >= 6
+    assert 4 * shape.parameters > 4 * (128 << 20)
 
 
 @pytest.mark.parametrize(

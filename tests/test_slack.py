@@ -16,6 +16,7 @@ from specdec_lite.hardware.passes import Passes
 from specdec_lite.hardware.roofline import Ceiling, shape_of
 from specdec_lite.hardware.slack import MOST, batched, cost, free_batch, free_k
 from specdec_lite.models import TransformersModel
+from specdec_lite.random_models import random_llama
 from specdec_lite.viz import RooflineExplorer, pass_table, pass_times, two_needs
 from specdec_lite.viz.pass_times import meeting
 from specdec_lite.viz.roofline_explorer import BATCHES, CONTEXTS, HERE, PRECISIONS
@@ -28,32 +29,17 @@ PUBLISHED = {
 }
 
 
-def configured(paper: Blueprint):
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        vocab_size=paper.vocab, hidden_size=paper.hidden, intermediate_size=paper.inner, head_dim=paper.head_dim,
-        num_hidden_layers=paper.layers, num_attention_heads=paper.heads, num_key_value_heads=paper.kv_heads,
-        tie_word_embeddings=paper.tied,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("name", LLAMAS)
 def test_a_llama_on_paper_has_the_weights_of_the_real_one(name: str) -> None:
-    from transformers import LlamaForCausalLM
-
-    with torch.device("meta"):
-        module = LlamaForCausalLM(configured(LLAMAS[name]))
+    module = random_llama(LLAMAS[name], torch.device("meta"))
     assert LLAMAS[name].shape().parameters == sum(each.numel() for each in module.parameters()) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(("bits", "dtype"), [(32, torch.float32), (16, torch.bfloat16)])
 def test_a_model_on_paper_is_counted_as_the_model_itself(tied: bool, bits: int, dtype: torch.dtype) -> None:
-    from transformers import LlamaForCausalLM
-
     paper = Blueprint("tiny", 2, 16, 24, 4, 2, 8, 40, tied, "")
-    module = LlamaForCausalLM(configured(paper)).to(dtype).eval()
+    module = random_llama(paper, torch.device("cpu"), dtype)
     assert paper.shape(bits) == shape_of(TransformersModel(module))
 
 

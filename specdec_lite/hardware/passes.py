@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..architecture import reach
-from ..engines.lean import fits
+from ..engines import ENGINES
 from ..models import LanguageModel, TransformersModel, prefill
 from .measure import Contestant, Spread, Timings, idle, interleave
 from .roofline import Ceiling, Shape, shape_of
@@ -35,6 +35,7 @@ class Passes:
     repeats: dict[int, int]  # passes in a turn, by rows; 0 rows for the model without weights
     timings: Timings
     ceiling: Ceiling
+    against: str = "read"  # or "copy": whose bandwidth a share is of
 
     @property
     def rows(self) -> list[int]:
@@ -61,15 +62,15 @@ class Passes:
         return self.shape.work(rows, self.context).bytes / self.seconds(rows).median
 
     def share(self, rows: int = 1) -> Spread:
-        """Of the bandwidth that reading a large block had in the same round."""
+        """Of the bandwidth that reading, or copying, a large block had in the same round."""
         needs = self.shape.work(rows, self.context).bytes
-        pairs = zip(self.each(rows), self.timings.rates("read"), strict=True)
+        pairs = zip(self.each(rows), self.timings.rates(self.against), strict=True)
         return Spread.of([needs / seconds / rate for seconds, rate in pairs])
 
     def quiet_share(self) -> float:
         """The same for one row in the quietest quarter of the rounds, where neighbours disturb least."""
         needs = self.shape.work(1, self.context).bytes
-        return needs / self.seconds(1).low / Spread.of(self.timings.rates("read")).high
+        return needs / self.seconds(1).low / Spread.of(self.timings.rates(self.against)).high
 
 
 def check_room(module: PreTrainedModel, rows: Collection[int], context: int) -> None:
@@ -108,9 +109,7 @@ def time_passes(
     """
     rows = sorted({1, *rows})
     check_room(module, rows, context)
-    models = {
-        name: TransformersModel(module, engine=name) for name in ("eager", "lean") if name == "eager" or fits(module)
-    }
+    models = engines_of(module)
     first = next(iter(models.values()))
     repeats: dict[str, dict[int, int]] = {name: {} for name in models}
     moving = streams(first.device)
@@ -134,8 +133,33 @@ def time_passes(
         if 0 in repeats[name]:
             fixed = median(turn[0] for turn in timings.seconds[_name(name, 0)]) / repeats[name][0]
         ceiling = Ceiling(bandwidth, throughput, fixed, overlaps=first.device.type != "cpu")
-        made[name] = Passes(name, shape_of(model), context, repeats[name], timings, ceiling)
+        made[name] = Passes(
+            name, shape_of(model), context, repeats[name], timings, ceiling, compared_with(first.device)
+        )  # fmt: skip
     return made
+
+
+def engines_of(module: PreTrainedModel) -> dict[str, TransformersModel]:
+    """The module under every engine that runs it where it is, transformers' own first."""
+    models = {}
+    for name in ENGINES:
+        if name == "auto" or (name == "graph" and module.device.type != "cuda"):
+            continue
+        try:
+            model = TransformersModel(module, engine=name)
+        except ValueError:
+            if name == "eager":  # which runs whatever can be run
+                raise
+            continue
+        if model.engine.name == name:  # and did not fall back to another
+            models[name] = model
+    return models
+
+
+def compared_with(device: torch.device) -> str:
+    """Whose bandwidth a pass is held against. A GPU's is told by copying; a processor that copies also reads
+    what it overwrites, so there it is reading."""
+    return "copy" if device.type == "cuda" else "read"
 
 
 def _name(engine: str, rows: int) -> str:

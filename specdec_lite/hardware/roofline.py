@@ -164,7 +164,8 @@ def half_exact(weight: torch.Tensor) -> bool:
 def _packs(model: TransformersModel) -> bool:
     """Whether the lean engine keeps exact float16 weights in 2 bytes here (see `engines.linear`)."""
     cpu = model.device.type == "cpu" and model.dtype == torch.float32
-    return cpu and model.engine.name == "lean" and half(torch.ones(16, 16), None) is not None
+    engine = getattr(model.engine, "inner", model.engine)  # what a graph engine records
+    return cpu and engine.name == "lean" and half(torch.ones(16, 16), None) is not None
 
 
 def _tables(module: PreTrainedModel) -> set[int]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..checkpoints import choose_device, choose_dtype, load_module, locate
+from ..llamas import OWN, PUBLISHED, Llama
 from ..pocket import TARGET
+from ..random_models import bytes_of, free_bytes, random_llama
 from .passes import Passes
 from .speed import last_level_cache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+ROOM = 0.8  # of the free memory of a GPU, for weights
 
 
 @dataclass
@@ -32,29 +36,30 @@ class Subject:
         return min(self.passes.values(), key=lambda each: each.seconds(1).median)
 
 
-def wide_llama(device: torch.device, dtype: torch.dtype | None) -> PreTrainedModel:
-    """A random Llama of hidden size 1,024 whose weights no cache holds: six layers, or as many as that takes."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def wide_shape(device: torch.device, dtype: torch.dtype | None) -> Llama:
+    """A shape whose passes wait for memory there.
 
-    layer = 4 * (4 * 1024**2 + 3 * 1024 * 2816)  # bytes in float32
-    layers = min(24, max(6, -(-4 * (last_level_cache(device) or 0) // layer)))
-    config = LlamaConfig(
-        vocab_size=2048, hidden_size=1024, intermediate_size=2816, num_hidden_layers=layers, num_attention_heads=16,
-        num_key_value_heads=16, max_position_embeddings=4096, bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        made = LlamaForCausalLM(config)
-    return made.to(device, dtype or torch.float32).eval()
+    On CUDA the largest published Llama that leaves a fifth of the free memory, if there is one. Elsewhere one of
+    hidden size 1,024 whose weights no cache holds: six layers, or as many as that takes.
+    """
+    if device.type == "cuda":
+        room = ROOM * free_bytes(device)
+        fitting = [each for each in PUBLISHED.values() if bytes_of(each, device, dtype) <= room]
+        if fitting:
+            return max(fitting, key=lambda each: each.parameters)
+    shape = OWN["Llama wide"]
+    beyond = 4 * (last_level_cache(device) or 0)  # bytes
+    return replace(shape, layers=min(24, max(shape.layers, -(-beyond // (4 * shape.layer_weights)))))
 
 
 def subjects(
     target: str | None, device: str = "cpu", dtype: str | None = None, threads: int | None = None
 ) -> list[Subject]:
-    """The models to be timed: the one that is named, or else the pocket target and a wide random Llama.
+    """The models to be timed: the one that is named, or else the pocket target and a random Llama that waits
+    for memory.
 
     Args:
-        target: hub id or local folder.
+        target: hub id, local folder or `random:` and the name of a shape.
         device, dtype: as for `load_pair`.
         threads: of the processor; default 1 for the pocket target, for others as many as torch takes.
 
@@ -65,8 +70,9 @@ def subjects(
     every = threads or torch.get_num_threads()
     if target:
         return [Subject(target, load_module(locate(target, "target", None), "target", where, numbers, None), every)]
+    shape = wide_shape(where, numbers)
     pocket = load_module(str(TARGET), "target", where, numbers, None)
     return [
         Subject("pocket target", pocket, threads or 1),  # a small model's threads wait for each other
-        Subject("wide random Llama", wide_llama(where, numbers), every, wide=True),
+        Subject(f"random {shape.name}", random_llama(shape, where, numbers), every, wide=True),
     ]

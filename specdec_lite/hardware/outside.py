@@ -1,0 +1,95 @@
+"""What passes outside both models' forwards: sampling, verdicts, book-keeping, waiting; and what a trace costs.
+
+`laps` marks the target's forwards. The draft's are marked here, one by one, since a drafter samples
+between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..decoding import speculative
+from ..distributions import Sampling
+from ..drafters import DraftSession, ModelDrafter
+from ..models import LanguageModel
+from ..observe import Stopwatch
+from ..stopping import Stop
+from ..trace import Detail
+from .laps import lapped
+from .measure import Contestant, Spread, idle, interleave
+
+
+class Watched:
+    """A draft model whose forwards are timed."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model, self.watch = model, Stopwatch(model.device)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def forward(self, tokens: Tensor, cache: Any, last_only: bool = False) -> Tensor:
+        self.watch.lap("between")
+        logits = self.model.forward(tokens, cache, last_only)
+        self.watch.lap("forward")
+        return logits
+
+
+class WatchedDrafter(ModelDrafter):
+    """Counts from the first round on: reading the prompts is no part of one."""
+
+    def open(self, texts: Any, capacity: int, vocab_size: int, device: torch.device) -> DraftSession:
+        session = super().open(texts, capacity, vocab_size, device)
+        self.model.watch = Stopwatch(device)
+        return session
+
+
+def outside(
+    target: LanguageModel,
+    draft: LanguageModel,
+    prompts: Sequence[list[int]],
+    *,
+    k: int = 4,
+    new: int = 64,
+    repeats: int = 5,
+    sampling: Sampling | None = None,
+) -> Spread:
+    """The share of a round, over so many turns through all prompts; one before them warms up.
+
+    Errors as for `speculative`.
+    """
+    watched = Watched(draft)
+    drafter, shares = WatchedDrafter(watched), []
+    for turn in range(repeats + 1):
+        inside = whole = 0.0
+        for case, prompt in enumerate(prompts):
+            run = lapped(
+                target, drafter, [prompt], k=k, max_new_tokens=new, sampling=sampling or Sampling(temperature=0),
+                seed=turn * len(prompts) + case, wait=idle(target.device),
+            )  # fmt: skip
+            inside += run.parts["verify"] + watched.watch.seconds().get("forward", 0.0)
+            whole += sum(run.parts.values())
+        if turn > 0:
+            shares.append(1 - inside / whole)
+    return Spread.of(shares)
+
+
+def tracing(
+    target: LanguageModel, draft: LanguageModel, prompts: Sequence[list[int]], *, k: int = 4, new: int = 64,
+    repeats: int = 5,
+) -> Spread:  # fmt: skip
+    """What a trace costs: the time of greedy decoding with a summary of each round, over that with none, less one."""
+    drafter = ModelDrafter(draft)
+    how = dict(k=k, max_new_tokens=new, sampling=Sampling(temperature=0), stop=Stop())
+
+    def contestant(detail: Detail) -> Contestant:
+        return lambda case, turn: len(speculative(target, drafter, prompts[case], trace=detail, **how).tokens)
+
+    calls = {detail: contestant(detail) for detail in ("off", "summary")}
+    timings = interleave(calls, len(prompts), repeats, warm_up=1, wait=idle(target.device))
+    with_and_without = zip(timings.rates("summary"), timings.rates("off"), strict=True)
+    return Spread.of([off / summary - 1 for summary, off in with_and_without])
