@@ -52,6 +52,11 @@ def wide_shape(device: torch.device, dtype: torch.dtype | None) -> Llama:
     return replace(shape, layers=min(24, max(shape.layers, -(-beyond // (4 * shape.layer_weights)))))
 
 
+def wide_llama(device: torch.device, dtype: torch.dtype | None) -> PreTrainedModel:
+    """A random Llama of that shape."""
+    return random_llama(wide_shape(device, dtype), device, dtype)
+
+
 def subjects(
     target: str | None, device: str = "cpu", dtype: str | None = None, threads: int | None = None
 ) -> list[Subject]:
