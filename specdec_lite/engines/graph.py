@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..cache import BUCKET, Arena, doubled
 from .engine import Engine, Pass
@@ -115,6 +114,8 @@ class GraphEngine(Engine):
         return made.logits.clone()  # the next replay writes over them
 
     def _record(self, key: Hashable, whole: Pass, tokens: Tensor, cache: Lent) -> bool:
+        from tqdm.auto import tqdm  # only here, so that importing the package stays quick
+
         began, n, last = time.perf_counter(), tokens.shape[1], key[2]
         static = tokens.clone()
         title = f"recording a pass of {self.who} over {cache.batch} x {n} tokens"
