@@ -261,7 +261,7 @@ def test_a_step_of_a_tape_tells_work_from_views() -> None:
     x = torch.ones(2, 3)
     with Tape() as tape:
         _ = x.t()[1:].reshape(-1).add_(1), x.view(6), x + x
-    assert [step.function.__name__ for step in tape.steps if step.computes] == ["reshape.default"] * 0 + [
+    assert [step.function.__name__ for step in tape.steps if step.computes] == [
         "clone.default", "add_.Tensor", "add.Tensor"
     ]  # fmt: skip
 

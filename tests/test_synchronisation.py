@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import specdec_lite as sd
 from specdec_lite.decoding import start
+from specdec_lite.observe import Stopwatch
 
 PROMPTS = [[5, 1, 7, 7, 2], [3, 3, 9]]
 WAITING = ("item", "tolist", "cpu", "numpy", "to", "__bool__", "__int__", "__float__", "__index__")
@@ -116,6 +118,34 @@ def test_a_planted_wait_of_each_kind_is_caught(models: tuple[Device, sd.ModelDra
 
     counts = waits_in_rounds(*models, rule=Curious())
     assert max(counts) > 1
+
+
+class Event:
+    """Stands for a CUDA event that the device reaches at once; waiting for it is a failure."""
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, other: Event) -> float:
+        return 1000 * (other.at - self.at)
+
+    def synchronize(self) -> None:
+        raise AssertionError("the host waited")
+
+
+def test_a_gpu_s_last_phase_ends_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    clock = Stopwatch(torch.device("cuda"))
+    clock.lap("draft"), clock.lap("verify"), clock.lap("draft"), clock.lap("rest")
+    last = clock.marks[-1].at
+    time.sleep(0.05)  # what the host still does belongs to the last phase
+    seconds = clock.seconds()
+    assert list(seconds) == ["draft", "verify", "rest"]
+    assert seconds["rest"] > 0.05
+    assert seconds["draft"] + seconds["verify"] <= last - clock.began
 
 
 @pytest.mark.gpu

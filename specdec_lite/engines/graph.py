@@ -106,17 +106,17 @@ class GraphEngine(Engine):
         n = tokens.shape[1]
         cache.announce(n)
         key = n, cache.visible, last, kind
-        if key not in cache.recordings and not self._record(key, whole, tokens, cache):
+        if key not in cache.recordings and not self._record(key, whole, tokens, cache, last):
             return super().run(whole, tokens, cache, last, kind)
         made = cache.recordings[key]
         made.tokens.copy_(tokens)
         made.replay()
         return made.logits.clone()  # the next replay writes over them
 
-    def _record(self, key: Hashable, whole: Pass, tokens: Tensor, cache: Lent) -> bool:
+    def _record(self, key: Hashable, whole: Pass, tokens: Tensor, cache: Lent, last: bool) -> bool:
         from tqdm.auto import tqdm  # only here, so that importing the package stays quick
 
-        began, n, last = time.perf_counter(), tokens.shape[1], key[2]
+        began, n = time.perf_counter(), tokens.shape[1]
         static = tokens.clone()
         title = f"recording a pass of {self.who} over {cache.batch} x {n} tokens"
         bar = tqdm(total=WARM_UP + 1, desc=title, unit="pass", leave=False, delay=1)  # a quick one goes unseen

@@ -71,6 +71,7 @@ def outside(
                 target, drafter, [prompt], k=k, max_new_tokens=new, sampling=sampling or Sampling(temperature=0),
                 seed=turn * len(prompts) + case, wait=idle(target.device),
             )  # fmt: skip
+            watched.watch.lap("between")  # the last phase ends on the host, and is none of the draft's
             inside += run.parts["verify"] + watched.watch.seconds().get("forward", 0.0)
             whole += sum(run.parts.values())
         if turn > 0:

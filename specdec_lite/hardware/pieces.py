@@ -20,6 +20,7 @@ from ..models import LanguageModel
 from ..observe import Outcome, Stopwatch
 from ..run import Run
 from ..stopping import Stop
+from .measure import idle
 
 Parts = dict[str, float]  # seconds of "draft", "verify", "sample" and "synchronise"
 
@@ -99,22 +100,27 @@ def _judge(run: Run, seen: list[list[int]], draft: Draft, logits: Tensor) -> Out
 
 def _catch_up(run: Run, texts: Sequence[list[int]], cut: int) -> float:
     """A proposal after full acceptance against one after a rejection, both of one token."""
-    seconds = []
+    seconds, wait = [], idle(run.target.device)  # nothing here is brought to the host, which would wait
     for behind in (1, 2):  # a drafter that proposed one token has fed none of what comes after it
         run.randomness.begin_round()
         run.session.propose([text[:-cut] for text in texts], 1, run.sampler, run.randomness)
         run.randomness.begin_round()
+        wait()
         clock = Stopwatch(run.target.device)
         run.session.propose([text[: len(text) - cut + behind] for text in texts], 1, run.sampler, run.randomness)
         clock.lap("draft")
+        wait()
         seconds.append(clock.seconds()["draft"])
     return seconds[1] - seconds[0]
 
 
 def time_opening(target: LanguageModel, drafter: Drafter, texts: Sequence[list[int]], new: int, k: int) -> float:
     """Seconds in which the drafter reads the prompts, once a run."""
+    wait = idle(target.device)
+    wait()
     clock = Stopwatch(target.device)
     with torch.inference_mode():
         drafter.open(texts, max(map(len, texts)) + new + k + 1, target.vocab_size, target.device)
     clock.lap("opening")
+    wait()
     return clock.seconds()["opening"]
