@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from specdec_lite.engines import LARGE
 from specdec_lite.engines import build as build_engine
 from specdec_lite.engines.attention import shared_sdpa, without_copies
 from specdec_lite.engines.lean import fits
-from specdec_lite.engines.linear import half, prepacked, product
+from specdec_lite.engines.linear import product
+from specdec_lite.engines.packing import ByRows, blocks, by_rows, half
 from specdec_lite.probe import probe
 
 GREEDY = sd.Sampling(temperature=0)
@@ -244,19 +246,82 @@ def test_float16_holds_only_weights_that_lose_nothing() -> None:
     if (run := half(exact, None)) is not None:  # the processor decides
         x = torch.randn(5, 64)
         torch.testing.assert_close(run(x), linear(x, exact), rtol=0, atol=1e-5)
-    assert prepacked(rounded, None) is None  # too small to be worth it
+    assert blocks(rounded, None) is None  # too small to be worth it
 
 
-def test_another_torch_without_these_kernels_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+onednn = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_convolution_pointwise"), reason="this torch has no oneDNN")
+
+
+@onednn
+@torch.inference_mode()
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("outputs", "inputs"), [(64, 32), (37, 50)], ids=["even", "odd"])
+def test_a_kernel_for_each_number_of_rows_gives_the_same(outputs: int, inputs: int, bias: bool) -> None:
+    (made,) = layers(outputs, inputs=inputs, bias=bias)
+    run = ByRows(made.weight, made.bias)
+    for rows in range(1, 41):
+        x = torch.randn(rows, inputs)
+        found = run(x)
+        assert found.is_contiguous()
+        torch.testing.assert_close(found, made(x), rtol=0, atol=1e-5)
+    batch = torch.randn(2, 2, inputs)
+    torch.testing.assert_close(run(batch), made(batch), rtol=0, atol=1e-5)
+    across = torch.randn(inputs, 4).t()  # not contiguous
+    torch.testing.assert_close(run(across), made(across), rtol=0, atol=1e-5)
+
+
+@onednn
+@torch.inference_mode()
+def test_strips_are_made_again_for_another_number_of_threads() -> None:
+    (made,) = layers(64)
+    run, threads, x = ByRows(made.weight, None), torch.get_num_threads(), torch.randn(3, 64)
+    first = run.strips
+    try:
+        run(x)
+        assert run.strips is first
+        torch.set_num_threads(threads + 1)
+        torch.testing.assert_close(run(x), made(x), rtol=0, atol=1e-5)
+        assert run.strips is not first
+    finally:
+        torch.set_num_threads(threads)
+
+
+@onednn
+def test_kernels_by_rows_are_for_large_weights_and_the_processors_they_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    (large,), (small,) = layers(8192), layers(64)
+    for capability in ("AVX2", "AVX512", "DEFAULT"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda said=capability: said)
+        assert (by_rows(large.weight, None) is not None) == (capability == "AVX2")
+        assert by_rows(small.weight, None) is None
+
+
+@pytest.mark.parametrize("outputs", [(16, 8), (8192, 4096)], ids=["small", "large"])
+def test_another_torch_without_these_kernels_still_works(
+    outputs: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def gone(*_: Any) -> None:
         raise RuntimeError("this processor has no such kernel")
 
     monkeypatch.setattr(torch, "fbgemm_pack_gemm_matrix_fp16", gone)
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", gone)
-    made = layers(16, 8, exact=True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_convolution_weight", gone)
+    made = layers(*outputs, exact=True)
     x = torch.randn(3, 64)
     with torch.inference_mode():
+        assert torch.equal(product(made)(x), linear(x, torch.cat([each.weight for each in made])))
         torch.testing.assert_close(product(made)(x), torch.cat([each(x) for each in made], -1))
+
+
+def test_weights_side_by_side_keep_their_values_and_are_saved_as_before(tmp_path: Path) -> None:
+    module = llama()
+    before = {name: weight.clone() for name, weight in module.state_dict().items()}
+    sd.TransformersModel(module, engine="lean")
+    attention = module.model.layers[0].self_attn
+    assert attention.q_proj.weight.untyped_storage().data_ptr() == attention.k_proj.weight.untyped_storage().data_ptr()
+    module.save_pretrained(tmp_path)
+    again = type(module).from_pretrained(tmp_path)
+    for found in (module.state_dict(), again.state_dict()):
+        assert all(torch.equal(found[name], weight) for name, weight in before.items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -13,7 +13,7 @@ import torch
 import specdec_lite as sd
 from specdec_lite import regime
 from specdec_lite.cli import main
-from specdec_lite.engines.linear import half
+from specdec_lite.engines.packing import half
 from specdec_lite.hardware import passes, speed, subjects
 from specdec_lite.hardware.measure import Timings
 from specdec_lite.hardware.passes import Passes, compared_with, hollow, time_passes

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..engines.linear import half
+from ..engines.packing import half
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -162,7 +162,7 @@ def half_exact(weight: torch.Tensor) -> bool:
 
 
 def _packs(model: TransformersModel) -> bool:
-    """Whether the lean engine keeps exact float16 weights in 2 bytes here (see `engines.linear`)."""
+    """Whether the lean engine keeps exact float16 weights in 2 bytes here (see `engines.packing`)."""
     cpu = model.device.type == "cpu" and model.dtype == torch.float32
     engine = getattr(model.engine, "inner", model.engine)  # what a graph engine records
     return cpu and engine.name == "lean" and half(torch.ones(16, 16), None) is not None

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ..engines.linear import prepacked
+from ..engines.packing import blocks, by_rows
 from .measure import Contestant, idle, interleave
 
 LEAST, MOST = 1 << 28, 1 << 31  # bytes of the working set: at least 256 MiB, at most 2 GiB
@@ -66,7 +66,7 @@ def products(device: torch.device, name: str, dtype: torch.dtype) -> dict[str, C
     """
     kinds = {name: lambda weight: lambda x: x @ weight.t()}
     if device.type == "cpu" and dtype == torch.float32:
-        kinds[f"{name} packed"] = lambda weight: prepacked(weight, None)
+        kinds[f"{name} packed"] = lambda weight: by_rows(weight, None) or blocks(weight, None)
     made = {kind: _product(device, dtype, make) for kind, make in kinds.items()}
     return {kind: each for kind, each in made.items() if each is not None}
 

@@ -1,0 +1,116 @@
+"""Weights in the order in which a processor's kernels for few rows read them.
+
+Three ways, tried in this order: float16 where it loses nothing, a kernel for each number of rows, and
+blocks. All of them are torch's own operations on a CPU; where one is missing the next is taken.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+Product = Callable[[Tensor], Tensor]  # [..., inputs] -> [..., outputs]
+WORTH_PACKING = 1 << 19  # weights; below, oneDNN's fixed cost a call (tens of microseconds) is more than it saves
+FEW = 5  # rows: a round of K = 4
+LANES = 8  # numbers of float32 that a register of AVX2 holds
+MANY = 32  # rows; beyond, arithmetic decides and no order of the weights helps
+
+
+def half(weight: Tensor, bias: Tensor | None) -> Product | None:
+    """FBGEMM: weights held as float16, arithmetic in float32. Only for weights that float16 holds exactly.
+
+    A checkpoint stored as float16 is such a one: half the bytes, and nothing is rounded.
+    """
+    if not torch.equal(weight.half().float(), weight):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch announces that these two may go; oneDNN is next in line
+            packed = torch.fbgemm_pack_gemm_matrix_fp16(weight)
+            run = torch.fbgemm_linear_fp16_weight_fp32_activation
+            run(weight[:1], packed, bias)
+    except (AttributeError, RuntimeError):  # another processor, or another torch
+        return None
+    return lambda x: run(x, packed, bias)
+
+
+def by_rows(weight: Tensor, bias: Tensor | None) -> Product | None:
+    """oneDNN on a processor with AVX2 and nothing wider, where this was measured to beat `blocks`."""
+    if weight.numel() < WORTH_PACKING or torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return None
+    try:
+        made = ByRows(weight, bias)
+        made(weight[:1]), made(weight[:FEW])
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return None
+    return made
+
+
+class ByRows:
+    """A kernel for each number of rows.
+
+    One row reads the weights as they lie. A few are pixels of a 1 x 1 convolution, whose kernel reads a
+    copy of the weights in narrow strips, each from its beginning to its end, as memory is read fastest.
+    Some more change places with the weights: each weight meets all rows of a register at once.
+
+    Args:
+        weight: [outputs, inputs], contiguous; held, not copied.
+        bias: [outputs], or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self.pack()
+
+    def pack(self) -> None:
+        """Make the strips. oneDNN chooses their width by the threads that there are."""
+        self.threads = torch.get_num_threads()
+        kernel, pixels = self.weight[:, :, None, None], [1, self.weight.shape[1], 1, FEW]
+        self.strips = torch.ops.mkldnn._reorder_convolution_weight(kernel, [0, 0], [1, 1], [1, 1], 1, pixels)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x.numel() // x.shape[-1]
+        if rows == 1 or rows > MANY:
+            return _linear(x, self.weight, self.bias)
+        flat = x.reshape(rows, -1)  # [rows, inputs]
+        made = self.few(flat) if rows <= FEW else self.some(flat)  # [rows, outputs]
+        return made.view(*x.shape[:-1], -1)
+
+    def few(self, x: Tensor) -> Tensor:
+        """Padded to as many as the strips are for: for any other number oneDNN would reorder them each time."""
+        if self.threads != torch.get_num_threads():
+            self.pack()
+        rows = len(x)
+        pixels = x if rows == FEW else pad(x, (0, 0, 0, FEW - rows))
+        image = pixels[None, None].permute(0, 3, 1, 2)  # [1, inputs, 1, FEW], a pixel's numbers side by side
+        made = torch.ops.mkldnn._convolution_pointwise.default(
+            image, self.strips, self.bias, [0, 0], [1, 1], [1, 1], 1, "none", [], ""
+        )  # [1, outputs, 1, FEW]
+        return made.permute(0, 2, 3, 1)[0, 0, :rows]
+
+    def some(self, x: Tensor) -> Tensor:
+        rows = len(x)
+        x = pad(x, (0, 0, 0, -rows % LANES))  # whole registers
+        made = _linear(self.weight, x, None).t()[:rows].contiguous()
+        return made if self.bias is None else made + self.bias
+
+
+def blocks(weight: Tensor, bias: Tensor | None) -> Product | None:
+    """oneDNN: float32 weights in blocks, in the order in which one kernel reads them for any number of rows."""
+    if weight.numel() < WORTH_PACKING:
+        return None
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, 8)
+        _linear(weight[:1], packed, bias)
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return None
+    return lambda x: _linear(x, packed, bias)
+
+
+def _linear(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
