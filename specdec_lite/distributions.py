@@ -55,11 +55,10 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
     logits [..., vocab] -> probabilities [..., vocab], float64 (float32 on mps, which has no float64).
     """
-    scores = widest(logits)
     if sampling.greedy:
-        peak, best = scores.max(-1, keepdim=True)  # [..., 1] each
-        one = peak - peak + 1  # not a number where no token is left
-        return torch.zeros_like(scores).scatter_(-1, best, one)
+        peak, best = logits.max(-1)  # [...] each
+        return one_hot(best, logits.shape[-1], widest(peak - peak + 1))  # not a number where no token is left
+    scores = widest(logits)
     if sampling.temperature != 1:
         scores = (scores - scores.amax(-1, keepdim=True)) / sampling.temperature  # the tiniest one cannot overflow
     if 0 < sampling.top_k < scores.shape[-1]:
@@ -72,6 +71,13 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         probs = probs * (probs >= sampling.min_p * probs.amax(-1, keepdim=True))
         probs = probs / probs.sum(-1, keepdim=True)
     return probs
+
+
+def one_hot(tokens: Tensor, vocab_size: int, mass: Tensor | None = None) -> Tensor:
+    """All mass on one token: tokens [...] -> [..., vocab], with 1 or `mass` [...] at each."""
+    dtype = torch.float32 if tokens.device.type == "mps" else torch.float64
+    empty = torch.zeros(*tokens.shape, vocab_size, dtype=dtype, device=tokens.device)
+    return empty.scatter_(-1, tokens.unsqueeze(-1), 1.0 if mass is None else mass.unsqueeze(-1))
 
 
 def keep_nucleus(scores: Tensor, top_p: float) -> Tensor:
@@ -94,19 +100,30 @@ class Sampler:
     sampling: Sampling
     processors: Processors
 
+    def processed(self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor) -> Tensor:
+        """What the rows' processors make of logits [batch, n, vocab]; widened for them, where there are any."""
+        return self.processors(widest(logits), texts, tokens) if self.processors else logits
+
     def probabilities(self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor) -> Tensor:
         """Distributions at the last n places of texts + tokens.
 
         logits [batch, n, vocab], tokens [batch, m] drafted after the texts, n <= m + 1 -> [batch, n, vocab].
         """
-        return probabilities(self.processors(widest(logits), texts, tokens), self.sampling)
+        return probabilities(self.processed(logits, texts, tokens), self.sampling)
 
     def draw(
         self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor, randomness: Randomness
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Sample what follows texts + tokens, and keep the distribution it came from.
 
-        logits [batch, 1, vocab], tokens [batch, m] -> (token [batch, 1], probs [batch, 1, vocab]).
+        logits [batch, 1, vocab], tokens [batch, m] -> (token [batch, 1], probs [batch, 1, vocab]). A greedy
+        draw leaves nothing to chance and its probs to `together`.
         """
+        if self.sampling.greedy:
+            return self.processed(logits, texts, tokens).argmax(-1), None
         probs = self.probabilities(logits, texts, tokens)
         return randomness.sample(probs[:, 0]).unsqueeze(1), probs
+
+    def together(self, tokens: Tensor, probs: Sequence[Tensor | None], vocab_size: int) -> Tensor:
+        """What tokens [batch, k] were drawn from, one by one. -> [batch, k, vocab]"""
+        return one_hot(tokens, vocab_size) if self.sampling.greedy else torch.cat(probs, 1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .distributions import Sampler
+from .distributions import Sampler, one_hot
 from .models import LanguageModel, prefill
 from .randomness import Randomness
 from .transfer import send
@@ -114,7 +114,7 @@ class ModelDraftSession:
             probs.append(p_draft)
             feed = token if self.knows_all else token.clamp_max(self.model.vocab_size - 1)  # [batch, 1]
         self.cached = [len(text) + k - 1 for text in texts]
-        return Draft(tokens, torch.cat(probs, 1), [k] * len(texts))
+        return Draft(tokens, sampler.together(tokens, probs, self.vocab_size), [k] * len(texts))
 
 
 class PromptLookupDrafter:
@@ -177,6 +177,4 @@ def certain(rows: list[list[int]], vocab_size: int, device: torch.device) -> Dra
     width = max(len(row) for row in rows)
     padded = [row + [0] * (width - len(row)) for row in rows]
     tokens = send(padded, device).view(len(rows), width)
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    probs = torch.zeros(len(rows), width, vocab_size, dtype=dtype, device=device)
-    return Draft(tokens, probs.scatter_(-1, tokens.unsqueeze(-1), 1.0), [len(row) for row in rows])
+    return Draft(tokens, one_hot(tokens, vocab_size), [len(row) for row in rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 import torch
@@ -27,8 +27,8 @@ class Outcome:
     uniform: Tensor  # [batch, k]
     accepted: Tensor  # [batch]
     token: Tensor  # [batch]
-    peak: Tensor  # [batch], the target's largest logit: not a number where any of them is none
-    mass: Tensor  # [batch], of the last token's distribution: not a number where processors left no token
+    mass: Tensor  # [batch], of the last token's distribution: not a number where no token was left
+    logits: Tensor  # [batch, k + 1, vocab], the target's own; looked at when that went wrong
 
     def to_host(self, detail: Detail) -> list[dict[str, Any]]:
         """For each row, the fields of a `trace.Round` that the device knows. The round's only synchronisation.
@@ -36,54 +36,63 @@ class Outcome:
         Raises:
             ValueError: the target's logits are not numbers.
         """
-        fields = {"peak": self.peak, "mass": self.mass}
-        fields |= {"accepted": self.accepted, "token": self.token, "drafted": self.draft.tokens}
+        fields = {"mass": self.mass, "accepted": self.accepted, "token": self.token, "drafted": self.draft.tokens}
         if detail != "off":
             fields |= self._numbers()
         if detail == "full":
             fields |= {"full_target": self.p_target, "full_draft": self.draft.probs}
         # Side by side they become float64 (float32 on mps), which holds a token id exactly.
-        flat = torch.cat([v.reshape(len(v), v.shape[1:].numel()) for v in fields.values()], 1)
-        return [_unpack(row, fields) for row in flat.tolist()]
+        flat = torch.cat([_flat(each) for each in fields.values()], 1).tolist()
+        if not all(row[0] > 0 for row in flat):
+            raise ValueError(self._why())
+        shapes = {name: list(each.shape[1:]) for name, each in fields.items()}
+        return [_unpack(row, shapes) for row in flat]
 
-    def _numbers(self) -> dict[str, Tensor]:
-        """Of both distributions at once, the target's places first: a small model's round is short."""
-        tokens, probs = self.draft.tokens, self.draft.probs
-        both = torch.cat([self.p_target, probs], 1)  # [batch, 2 k + 1, vocab]
-        top = both.topk(min(ALTERNATIVES, both.shape[-1]))
-        return {
-            "drafts": probability_of(both, torch.cat([tokens, self.token.unsqueeze(1), tokens], 1)),  # [batch, 2 k + 1]
-            "overlap": overlap(self.p_target[:, :-1], probs),
-            "chance": self.chance,
-            "uniform": self.uniform,
-            "top": top.indices,  # [batch, 2 k + 1, several]
-            "top_p": top.values,
-        }
-
-
-def _unpack(row: list[float], fields: dict[str, Tensor]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    at = 0
-    for name, tensor in fields.items():
-        shape = tensor.shape[1:]
-        size = shape.numel()
-        values[name] = _nest(row[at : at + size], list(shape))
-        at += size
-    if not isfinite(peak := values.pop("peak")):
-        raise ValueError(
+    def _why(self) -> str:
+        """Why no token was left: numbers that are none come out of arithmetic, or processors masked them all."""
+        if isfinite(peak := self.logits.amax().item()):
+            return "the logits processors left no token with a probability: together they mask them all"
+        return (
             f"the target's largest logit is {peak}: its arithmetic overflowed or its weights are broken. "
             "With float16, load the model in bfloat16 or float32"
         )
-    if not values.pop("mass") > 0:
-        raise ValueError("the logits processors left no token with a probability: together they mask them all")
+
+    def _numbers(self) -> dict[str, Tensor]:
+        tokens, p_target, p_draft = self.draft.tokens, self.p_target[:, :-1], self.draft.probs
+        several = min(ALTERNATIVES, p_draft.shape[-1])
+        best_target, best_draft = self.p_target.topk(several), p_draft.topk(several)
+        return {
+            "p_target": probability_of(p_target, tokens),  # [batch, k]
+            "p_draft": probability_of(p_draft, tokens),
+            "overlap": overlap(p_target, p_draft),
+            "chance": self.chance,
+            "uniform": self.uniform,
+            "top_target": best_target.indices,  # [batch, k + 1, several]
+            "top_target_p": best_target.values,
+            "top_draft": best_draft.indices,  # [batch, k, several]
+            "top_draft_p": best_draft.values,
+        }
+
+
+def _flat(values: Tensor) -> Tensor:
+    """[batch, ...] -> [batch, how many there are of a row]"""
+    return values if values.ndim == 2 else values.unsqueeze(1) if values.ndim == 1 else values.flatten(1)
+
+
+def _unpack(row: list[float], shapes: dict[str, list[int]]) -> dict[str, Any]:
+    """A row of numbers back into fields. The first, its mass, has been looked at."""
+    values: dict[str, Any] = {}
+    at = 0
+    for name, shape in shapes.items():
+        size = prod(shape)
+        values[name] = _nest(row[at : at + size], shape)
+        at += size
+    del values["mass"]
     values["accepted"], values["token"] = int(values["accepted"]), int(values["token"])
     values["drafted"] = [int(token) for token in values["drafted"]]
-    if "top" in values:
-        k, drafts = len(values["drafted"]), values.pop("drafts")
-        values["p_target"], values["p_draft"] = drafts[:k], drafts[k + 1 :]
-        places = zip(values.pop("top"), values.pop("top_p"), strict=True)
-        best = [[(int(token), p) for token, p in zip(*top, strict=True) if p > 0] for top in places]
-        values["top_target"], values["top_draft"] = best[: k + 1], best[k + 1 :]
+    for name in ("top_target", "top_draft") if "chance" in values else ():
+        places = zip(values[name], values.pop(f"{name}_p"), strict=True)
+        values[name] = [[(int(token), p) for token, p in zip(*top, strict=True) if p > 0] for top in places]
     return values
 
 

@@ -42,6 +42,9 @@ class Processors:
     def __init__(self, rows: Sequence[Chain] = ()) -> None:
         self.rows = rows
 
+    def __bool__(self) -> bool:
+        return any(self.rows)
+
     def __call__(self, scores: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor) -> Tensor:
         """Process the last n places of texts + tokens.
 
@@ -51,8 +54,6 @@ class Processors:
         Raises:
             ValueError: a processor returned something else than scores for this one row.
         """
-        if not any(self.rows):
-            return scores
         done = scores.clone()
         unseen = tokens.shape[1] + 1 - scores.shape[1]  # places that come before the first one here
         for row, chain in enumerate(self.rows):

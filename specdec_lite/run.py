@@ -46,6 +46,8 @@ class Run:
         self.limits = [len(text) + max_new_tokens for text in texts]
         self.ended: list[str | None] = [None] * len(texts)
         self.index = 0
+        self.rows = torch.arange(len(texts), device=target.device)  # [batch]
+        self.last = send([text[-1:] for text in texts], target.device)  # [batch, 1], what the target reads next
         capacity = max(self.limits) + k + 1
         self.cache = target.new_cache(len(texts), capacity)
         self.session = drafter and drafter.open(self.texts, capacity, target.vocab_size, target.device)
@@ -81,25 +83,25 @@ class Run:
         clock.lap("draft")
 
         # 2. Verify: the target scores the last token and all k drafts in one forward.
-        last = send([text[-1:] for text in self.texts], self.target.device)  # [batch, 1]
-        block = torch.cat([last, draft.tokens], 1)  # [batch, k + 1]
+        block = torch.cat([self.last, draft.tokens], 1)  # [batch, k + 1]
         logits = self.target.forward(block, self.cache)  # [batch, k + 1, vocab]
         clock.lap("verify")
         p_target = self.sampler.probabilities(logits, self.texts, draft.tokens)  # [batch, k + 1, vocab]
 
         # 3. Accept drafted tokens from the left until one fails.
-        real = _real(drafted, draft.tokens)  # [batch, k]
-        chance = self.rule.chance(p_target[:, :-1], draft.probs, draft.tokens) * real  # [batch, k]
+        chance = self.rule.chance(p_target[:, :-1], draft.probs, draft.tokens)  # [batch, k]
+        chance = _no_chance_for_padding(chance, drafted)
         accepted, uniform = self.randomness.accepted_prefix(chance)  # [batch], [batch, k]
 
         # 4. Correct the token that failed, or take the bonus token after the last one.
-        p_last = self._last_distribution(p_target, draft, accepted, real)  # [batch, vocab]
+        p_last = self.last_distribution(p_target, draft, accepted, drafted)  # [batch, vocab]
         token = self.randomness.sample(p_last)  # [batch]
 
         # 5. Bring the verdict to the host; keep what no stop cuts off; rewind the cache to it.
-        outcome = Outcome(draft, p_target, chance, uniform, accepted, token, logits.amax((1, 2)), p_last.sum(-1))
+        outcome = Outcome(draft, p_target, chance, uniform, accepted, token, p_last.sum(-1), logits)
         rounds = [self._keep(row, drafted[row], fields) for row, fields in enumerate(outcome.to_host(self.detail))]
         self.cache.rewind([block.shape[1] - (len(each.kept) if each else 0) for each in rounds])
+        self.last = token.unsqueeze(1)  # a row that goes on has kept it
         clock.lap("rest")
         self.index += 1
         alive = [each for each in rounds if each]
@@ -112,15 +114,16 @@ class Run:
             return self.nothing
         return self.session.propose(self.texts, k, self.sampler, self.randomness)
 
-    def _last_distribution(self, p_target: Tensor, draft: Draft, accepted: Tensor, real: Tensor) -> Tensor:
-        """Where a row's last token is drawn from. -> [batch, vocab]"""
-        rows = torch.arange(len(accepted), device=accepted.device)
+    def last_distribution(self, p_target: Tensor, draft: Draft, accepted: Tensor, drafted: list[int]) -> Tensor:
+        """Where a row's last token is drawn from: accepted [batch] of `drafted[row]` tokens. -> [batch, vocab]"""
+        rows = self.rows
         p_bonus = p_target[rows, accepted]  # [batch, vocab], the target's own at the first place not accepted
         if draft.tokens.shape[1] == 0:
             return p_bonus
         at = accepted.clamp_max(draft.tokens.shape[1] - 1)  # [batch]
         corrected = self.rule.correction(p_bonus, draft.probs[rows, at], draft.tokens[rows, at])
-        everything = accepted == real.sum(1)  # [batch]
+        same = min(drafted) == max(drafted)
+        everything = accepted == (drafted[0] if same else send(drafted, accepted.device))  # [batch]
         return torch.where(everything.unsqueeze(1), p_bonus, corrected)
 
     def _keep(self, row: int, drafted: int, fields: dict[str, Any]) -> Round | None:
@@ -148,9 +151,9 @@ class Run:
         return self.target.tokenizer.decode(tokens)
 
 
-def _real(drafted: list[int], tokens: Tensor) -> Tensor:
-    """1 where a token was really drafted, 0 on padding. -> [batch, k]"""
-    if min(drafted) == tokens.shape[1]:
-        return torch.ones_like(tokens)
-    count = send(drafted, tokens.device).unsqueeze(1)
-    return (torch.arange(tokens.shape[1], device=tokens.device) < count).long()
+def _no_chance_for_padding(chance: Tensor, drafted: list[int]) -> Tensor:
+    """chance [batch, k], of which the first `drafted[row]` belong to tokens that were drafted -> [batch, k]"""
+    if min(drafted) == chance.shape[1]:
+        return chance
+    count = send(drafted, chance.device).unsqueeze(1)
+    return chance * (torch.arange(chance.shape[1], device=chance.device) < count)

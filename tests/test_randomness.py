@@ -53,6 +53,19 @@ def test_numbers_that_are_none_give_some_token_and_no_index_error() -> None:
     assert inverse_cdf(torch.full((1, 3), torch.nan).double(), f64([0.5])).item() in range(3)
 
 
+def test_a_round_owns_the_first_numbers_of_the_stream_keyed_by_seed_and_round() -> None:
+    seeds, k = [0, 7, 2**64 - 1], 3
+    streams = SeededStreams(seeds, k)
+    for round_ in range(40):  # across several draws ahead
+        streams.begin_round()
+        for row, seed in enumerate(seeds):
+            key = np.array([seed, round_], dtype=np.uint64)
+            own = np.random.Generator(np.random.Philox(key=key)).random(2 * k + 1).tolist()
+            assert streams.last[row].item() == own[0]
+            assert streams.draft[row].tolist() == own[1::2]
+            assert streams.accept[row].tolist() == own[2::2]
+
+
 def draws(seeds: list[int], k: int, rounds: int = 3) -> list[tuple[list, list, list]]:
     """Each round's numbers: [batch, k] for drafting, [batch, k] for accepting, [batch] for the last token."""
     streams, seen = SeededStreams(seeds, k), []

@@ -1,30 +1,25 @@
-"""What passes outside both models' forwards: sampling, verdicts, book-keeping, waiting; and what a trace costs.
-
-`laps` marks the target's forwards. The draft's are marked here, one by one, since a drafter samples
-between them.
-"""
+"""What passes outside both models' forwards: sampling, verdicts, book-keeping, waiting; and what a trace costs."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..decoding import speculative
+from ..decoding import speculative, start
 from ..distributions import Sampling
-from ..drafters import DraftSession, ModelDrafter
+from ..drafters import ModelDrafter
 from ..models import LanguageModel
 from ..observe import Stopwatch
 from ..stopping import Stop
 from ..trace import Detail
-from .laps import lapped
 from .measure import Contestant, Spread, idle, interleave
 
 
 class Watched:
-    """A draft model whose forwards are timed."""
+    """A model whose forwards are timed."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.model, self.watch = model, Stopwatch(model.device)
@@ -38,14 +33,10 @@ class Watched:
         self.watch.lap("forward")
         return logits
 
-
-class WatchedDrafter(ModelDrafter):
-    """Counts from the first round on: reading the prompts is no part of one."""
-
-    def open(self, texts: Any, capacity: int, vocab_size: int, device: torch.device) -> DraftSession:
-        session = super().open(texts, capacity, vocab_size, device)
-        self.model.watch = Stopwatch(device)
-        return session
+    def inside(self) -> float:
+        """Seconds of all forwards since the watch began."""
+        self.watch.lap("between")  # the last phase ends on the host, and is no forward
+        return self.watch.seconds().get("forward", 0.0)
 
 
 def outside(
@@ -62,18 +53,21 @@ def outside(
 
     Errors as for `speculative`.
     """
-    watched = Watched(draft)
-    drafter, shares = WatchedDrafter(watched), []
+    models, wait, shares = (Watched(target), Watched(draft)), idle(target.device), []
+    how: dict[str, Any] = dict(k=k, max_new_tokens=new, sampling=sampling or Sampling(temperature=0), stop=Stop())
     for turn in range(repeats + 1):
         inside = whole = 0.0
         for case, prompt in enumerate(prompts):
-            run = lapped(
-                target, drafter, [prompt], k=k, max_new_tokens=new, sampling=sampling or Sampling(temperature=0),
-                seed=turn * len(prompts) + case, wait=idle(target.device),
-            )  # fmt: skip
-            watched.watch.lap("between")  # the last phase ends on the host, and is none of the draft's
-            inside += run.parts["verify"] + watched.watch.seconds().get("forward", 0.0)
-            whole += sum(run.parts.values())
+            run = start(models[0], ModelDrafter(models[1]), [prompt], seed=turn * len(prompts) + case, **how)
+            wait()
+            began = time.perf_counter()
+            for each in models:  # reading the prompt is no part of a round
+                each.watch = Stopwatch(target.device)
+            while run.going:
+                run.round()
+            wait()
+            whole += time.perf_counter() - began
+            inside += sum(each.inside() for each in models)
         if turn > 0:
             shares.append(1 - inside / whole)
     return Spread.of(shares)

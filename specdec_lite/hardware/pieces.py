@@ -89,13 +89,10 @@ def _judge(run: Run, seen: list[list[int]], draft: Draft, logits: Tensor) -> Out
     p_target = run.sampler.probabilities(logits, seen, draft.tokens)  # [batch, k + 1, vocab]
     chance = run.rule.chance(p_target[:, :-1], draft.probs, draft.tokens)  # [batch, k]
     accepted, uniform = run.randomness.accepted_prefix(chance)
-    p_last = p_target[torch.arange(len(accepted), device=accepted.device), accepted]  # [batch, vocab]
-    if k := draft.tokens.shape[1]:
-        rows, at = torch.arange(len(accepted), device=accepted.device), accepted.clamp_max(k - 1)
-        corrected = run.rule.correction(p_last, draft.probs[rows, at], draft.tokens[rows, at])
-        p_last = torch.where((accepted == k).unsqueeze(1), p_last, corrected)
+    drafted = [draft.tokens.shape[1]] * len(seen)
+    p_last = run.last_distribution(p_target, draft, accepted, drafted)  # [batch, vocab]
     token = run.randomness.sample(p_last)
-    return Outcome(draft, p_target, chance, uniform, accepted, token, logits.amax((1, 2)), p_last.sum(-1))
+    return Outcome(draft, p_target, chance, uniform, accepted, token, p_last.sum(-1), logits)
 
 
 def _catch_up(run: Run, texts: Sequence[list[int]], cut: int) -> float:
