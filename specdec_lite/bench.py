@@ -85,8 +85,11 @@ def contest(
         return lambda case, turn: len(contestant.run(prompts[case], turn * len(prompts) + case))
 
     calls = {each.name: as_call(each) for each in contestants}
-    wait = idle(pair.target.device)
-    timings = interleave(calls, len(prompts), settings.repeats, warm_up=1, wait=wait, progress=progress)
+    device = pair.target.device
+    timings = interleave(
+        calls, len(prompts), settings.repeats, warm_up=1, wait=idle(device), progress=progress,
+        every_case=device.type == "cuda",
+    )  # fmt: skip
     made = {name: timings.tokens_made(name) for name in calls}
     if len(set(made.values())) != 1:
         raise RuntimeError(f"contestants made different numbers of tokens, so their times do not compare: {made}")

@@ -15,6 +15,7 @@ from torch import Tensor
 from .architecture import reach, refusal, windows
 from .cache import Arena
 from .engines import build
+from .transfer import send
 
 if TYPE_CHECKING:  # importing transformers takes longer than importing torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,7 +47,7 @@ def prefill(model: LanguageModel, cache: Arena, texts: Sequence[Sequence[int]]) 
     if longest == 0:
         return
     rows = [list(text[:-1]) + [0] * (longest + 1 - len(text)) for text in texts]
-    model.forward(torch.tensor(rows, device=model.device), cache, last_only=True)
+    model.forward(send(rows, model.device), cache, last_only=True)
     cache.rewind([longest + 1 - len(text) for text in texts])
 
 

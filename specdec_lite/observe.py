@@ -114,6 +114,7 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self.cuda, self.began = device.type == "cuda", time.perf_counter()
+        self.stream = torch.cuda.current_stream(device) if self.cuda else None
         self.names: list[str] = []
         self.marks: list[Any] = [self._now()]
 
@@ -121,7 +122,7 @@ class Stopwatch:
         if not self.cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(self.stream)
         return event
 
     def lap(self, name: str) -> None:

@@ -58,6 +58,13 @@ def test_contestants_take_turns_and_nobody_always_goes_first():
     assert all(len(turn) == 2 and min(turn) >= 0 for name in "abc" for turn in timings.seconds[name])
 
 
+def test_every_case_is_warmed_up_where_each_brings_shapes_of_its_own():
+    calls: list[tuple[int, int]] = []
+    timings = interleave({"a": lambda case, turn: calls.append((case, turn)) or 1}, cases=3, rounds=2, every_case=True)
+    assert calls == [(0, 0), (1, 0), (2, 0)] + [(0, 0), (1, 0), (2, 0)] + [(0, 1), (1, 1), (2, 1)]
+    assert timings.tokens == {"a": [[1, 1, 1]] * 2}
+
+
 def test_ratios_are_formed_within_a_round():
     timings = Timings(
         seconds={"slow": [[1.0, 1.0], [10.0, 10.0], [2.0, 2.0]], "fast": [[0.5, 0.5], [5.0, 5.0], [0.5, 0.5]]},

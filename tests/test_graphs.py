@@ -23,6 +23,7 @@ import specdec_lite as sd
 from specdec_lite.decoding import start
 from specdec_lite.engines import GraphEngine
 from specdec_lite.engines import build as build_engine
+from specdec_lite.engines.eager import EagerEngine
 from specdec_lite.engines.graph import LEAST, SPARE, WIDEST
 from specdec_lite.engines.recording import Tape, record_tape, recorder_for
 from specdec_lite.probe import probe
@@ -308,6 +309,33 @@ def test_cuda_graphs_give_the_texts_of_the_other_engines() -> None:
             texts.append(sd.speculative(target, sd.ModelDrafter(draft), [PROMPT, [3]], k=4, **COMMON).tokens)
             texts.append(sd.autoregressive(target, [PROMPT, [3]], **COMMON).tokens)
     assert all(text == texts[0] for text in texts)
+
+
+class Asking(EagerEngine):
+    """Its host wants to know a number."""
+
+    def __call__(self, *given: Any) -> Tensor:
+        logits = super().__call__(*given)
+        return logits + 0 * logits.max().item()
+
+
+def asking(module: Any) -> sd.TransformersModel:
+    model = sd.TransformersModel(module, engine="eager")
+    model.engine = GraphEngine(Asking(module), "Asking")
+    return model
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
+def test_a_pass_that_was_refused_leaves_nothing_behind(device: str) -> None:
+    module = copy.deepcopy(build("Llama")).to(device)
+    here = torch.cuda.current_stream() if device == "cuda" else None
+    with pytest.warns(UserWarning, match="no graph of Asking can be recorded .*it runs with engine='eager'"):
+        text = sd.autoregressive(asking(module), PROMPT, **COMMON).tokens
+    assert here is None or torch.cuda.current_stream() == here
+    assert text == sd.autoregressive(sd.TransformersModel(module), PROMPT, **COMMON).tokens
+    other = graph(module)  # others are still recorded
+    assert sd.autoregressive(other, PROMPT, **COMMON).tokens == text
+    assert other.engine.trouble is None and other.engine.recorded > 0
 
 
 @pytest.mark.gpu

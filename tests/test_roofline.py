@@ -96,6 +96,21 @@ def test_the_lean_engine_reads_exact_halves_in_two_bytes() -> None:
     assert lean.weight_bytes == 2 * lean.multiplied + 4 * norms
 
 
+@pytest.mark.parametrize("name", ["Llama", "GPT2"])
+def test_a_token_takes_as_much_cache_whatever_room_an_engine_makes(name: str) -> None:
+    module = architectures.build(name)
+    eager, graph = (shape_of(sd.TransformersModel(module, engine=engine)) for engine in ("eager", "graph"))
+    assert eager == graph
+
+
+def test_moves_of_memory_are_counted_as_often_as_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "working_set", lambda device: 1 << 16)  # quick, so that a turn takes many
+    for name, (call, size) in speed.streams(torch.device("cpu")).items():
+        count, rest = divmod(size, (2 if name == "copy" else 1) << 16)
+        assert rest == 0 and count > 10
+        assert call(0, 0) == size
+
+
 def test_other_widths_of_numbers() -> None:
     shape = shape_of(sd.TransformersModel(tiny.llama()))
     half = shape.stored(2)

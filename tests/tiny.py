@@ -83,7 +83,8 @@ def next_logits(model: Any, text: list[int]) -> Tensor:
     """Logits after a text, without a cache for a transformers model. -> [vocab]"""
     if isinstance(model, sd.TableModel):
         return model.table[torch.arange(len(text)), torch.tensor(text)].sum(0)
-    return model.module(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1]
+    ids = torch.tensor([text], device=model.device)
+    return model.module(input_ids=ids, use_cache=False).logits[0, -1]
 
 
 @cache

@@ -28,7 +28,7 @@ SPARE = 4  # arenas that wait to be lent again; the one that waits longest goes 
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordedPass:
     """One pass at one shape."""
 
     tokens: Tensor  # [batch, n], where a replay reads
@@ -42,7 +42,7 @@ class Lent(Arena):
     def __init__(self, batch: int, capacity: int, device: torch.device) -> None:
         super().__init__(batch, capacity, device)
         self.record = recorder_for(device)  # of its own: what it keeps goes when the arena goes
-        self.recordings: dict[Hashable, Recording] = {}
+        self.recordings: dict[Hashable, RecordedPass] = {}
 
     def announce(self, n: int) -> None:
         super().announce(n)
@@ -138,7 +138,7 @@ class GraphEngine(Engine):
             return False
         finally:
             bar.close()
-        cache.recordings[key] = Recording(static, replay, logits)
+        cache.recordings[key] = RecordedPass(static, replay, logits)
         self.recorded, self.seconds = self.recorded + 1, self.seconds + time.perf_counter() - began
         return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -60,17 +61,28 @@ class CudaGraphs:
 
     def __call__(self, call: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
         with torch.cuda.device(self.device):
-            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            here, aside = torch.cuda.current_stream(), side_stream(self.device)
             aside.wait_stream(here)
             with torch.cuda.stream(aside):
-                for _ in range(WARM_UP):
+                for _ in range(WARM_UP - 1):
+                    call()
+                with Tape():  # refuses what a capture would fail at, and a failed capture leaves its stream behind
                     call()
             here.wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                result = call()
+            try:
+                with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                    result = call()
+            finally:
+                torch.cuda.set_stream(here)
             self.pool = graph.pool()
         return graph.replay, result
+
+
+@cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings: a product keeps a workspace for each stream that it was ever run on."""
+    return torch.cuda.Stream(device)
 
 
 def record_tape(call: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
@@ -108,9 +120,9 @@ class Tape(TorchDispatchMode):
         self.steps: list[Step] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if reads_values(function, args):
-            raise RuntimeError(f"{function} reads values on the host, and a recording could not do that again")
         kwargs = kwargs or {}
+        if reads_values(function, args) or comes_to_the_host(args, kwargs):
+            raise RuntimeError(f"{function} reads values on the host, and a recording could not do that again")
         made = function(*args, **kwargs)
         self.steps.append(Step(function, args, kwargs, tensors(made)))
         return made
@@ -129,6 +141,12 @@ def reads_values(function: Any, args: Any) -> bool:
     if function is torch.ops.aten.one_hot.default:  # with as many classes as it is told, or as there are
         return len(args) < 2 or args[1] < 0
     return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(function.tags))
+
+
+def comes_to_the_host(args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether tensors of a GPU are brought to the host."""
+    device = kwargs.get("device")
+    return device is not None and torch.device(device).type == "cpu" and any(each.is_cuda for each in tensors(args))
 
 
 def tensors(made: Any) -> list[Tensor]:

@@ -67,6 +67,7 @@ def interleave(
     warm_up: int = 1,
     wait: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    every_case: bool = False,
 ) -> Timings:
     """Let every contestant do every case in every round; contestants take turns on each case.
 
@@ -74,15 +75,17 @@ def interleave(
         contestants: by name. Each is called with a case and a round, and returns the tokens it made.
         cases: for instance prompts.
         rounds: how often all of it is repeated.
-        warm_up: untimed calls of each contestant beforehand.
+        warm_up: untimed calls of each contestant beforehand, with the first case.
         wait: returns when the device is idle (`idle(device)`).
         progress: told after each call how many are done, and of how many.
+        every_case: warm up with all cases, since each may bring shapes of its own, to be recorded once.
     """
     names, timings = list(contestants), Timings({name: [] for name in contestants}, {name: [] for name in contestants})
-    of = len(names) * (warm_up + rounds * cases)
+    warm_cases = cases if every_case else 1
+    of = len(names) * (warm_up * warm_cases + rounds * cases)
     done = 0
     for turn in range(-warm_up, rounds):
-        for case in range(cases if turn >= 0 else 1):
+        for case in range(cases if turn >= 0 else warm_cases):
             first = (turn * cases + case) % len(names)  # nobody always follows the same neighbour's caches
             for name in names[first:] + names[:first]:
                 wait()

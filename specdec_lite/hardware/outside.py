@@ -85,6 +85,7 @@ def tracing(
         return lambda case, turn: len(speculative(target, drafter, prompts[case], trace=detail, **how).tokens)
 
     calls = {detail: contestant(detail) for detail in ("off", "summary")}
-    timings = interleave(calls, len(prompts), repeats, warm_up=1, wait=idle(target.device))
+    records = target.device.type == "cuda"
+    timings = interleave(calls, len(prompts), repeats, warm_up=1, wait=idle(target.device), every_case=records)
     with_and_without = zip(timings.rates("summary"), timings.rates("off"), strict=True)
     return Spread.of([off / summary - 1 for summary, off in with_and_without])

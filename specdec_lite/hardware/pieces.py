@@ -70,8 +70,7 @@ def _round(run: Run, seen: list[list[int]], following: list[list[int]], k: int) 
     if draft.tokens.shape[1] < k:
         draft = certain([row[:k] for row in following], run.target.vocab_size, run.target.device)
         clock.lap("aside")
-    last = torch.tensor([text[-1:] for text in seen], device=run.target.device)  # [batch, 1]
-    block = torch.cat([last, draft.tokens], 1)  # [batch, k + 1]
+    block = torch.cat([run.last, draft.tokens], 1)  # [batch, k + 1]
     clock.lap("rest")
     logits = run.target.forward(block, run.cache)  # [batch, k + 1, vocab]
     clock.lap("verify")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..cache import Arena
 from ..engines.packing import half
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _first(config: Any, *names: str) -> int:
 @torch.inference_mode()
 def _cache(model: TransformersModel, heads: int) -> dict[str, int]:
     """Feed one token and look at what is kept of it, in all layers."""
-    cache = model.new_cache(1, 1)
+    cache = Arena(1, 1, model.device)  # the engine's own may have room for more
     model.forward(torch.zeros(1, 1, dtype=torch.long, device=model.device), cache)
     pairs = cache.layers.values()
     features = sum(keys.shape[-1] + values.shape[-1] for keys, values in pairs)

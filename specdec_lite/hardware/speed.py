@@ -14,7 +14,7 @@ from ..engines.packing import blocks, by_rows
 from .measure import Contestant, idle, interleave
 
 LEAST, MOST = 1 << 28, 1 << 31  # bytes of the working set: at least 256 MiB, at most 2 GiB
-TURN = 0.02  # seconds that one product should take to be timed well
+TURN = 0.02  # seconds that a product, or moves of memory, should take to be timed well
 SIZES = (128, 256, 512, 1024, 2048, 4096, 8192)  # of square matrices
 
 
@@ -40,16 +40,20 @@ def streams(device: torch.device) -> dict[str, tuple[Contestant, int]]:
     """
     source = torch.ones(working_set(device) // 4, device=device)
     target = torch.empty_like(source)
+    moves = {"read": (source.sum, source.nbytes), "copy": (lambda: target.copy_(source), 2 * source.nbytes)}
+    return {name: _repeated(move, size, device) for name, (move, size) in moves.items()}
 
-    def read(case: int, turn: int) -> int:
-        source.sum()
-        return source.nbytes
 
-    def copy(case: int, turn: int) -> int:
-        target.copy_(source)
-        return 2 * source.nbytes
+def _repeated(move: Callable[[], Tensor], size: int, device: torch.device) -> tuple[Contestant, int]:
+    """As often as makes a turn long, so that starting and ending it count for nothing. `size`: bytes that move."""
+    count = max(1, round(TURN / _seconds(move, idle(device))))
 
-    return {"read": (read, source.nbytes), "copy": (copy, 2 * source.nbytes)}
+    def turn(case: int, turn: int) -> int:
+        for _ in range(count):
+            move()
+        return count * size
+
+    return turn, count * size
 
 
 def throughput(device: torch.device, precisions: Mapping[str, torch.dtype], rounds: int = 5) -> dict[str, float]:

@@ -63,8 +63,9 @@ def measure(
         return run
 
     calls = {name: contestant(name) for name in runs}
-    timings = interleave(calls, len(prompts), repeats, warm_up=1, wait=idle(target.device))
-    timed = {name: every[1:] for name, every in runs.items()}  # the first warmed up
+    records = target.device.type == "cuda"
+    timings = interleave(calls, len(prompts), repeats, warm_up=1, wait=idle(target.device), every_case=records)
+    timed = {name: every[-repeats * len(prompts) :] for name, every in runs.items()}  # the first ones warmed up
     naive, fast = (
         [every[i : i + len(prompts)] for i in range(0, len(every), len(prompts))] for every in timed.values()
     )
