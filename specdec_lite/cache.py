@@ -25,8 +25,8 @@ def doubled(least: int, wanted: int) -> int:
 class Arena:
     """Keys and values of every layer for a batch of rows.
 
-    A layer's tensors are [batch, kv_heads, capacity, head_dim] to the model and are made at its
-    first write. `update` and `get_seq_length` are what transformers' models call.
+    A layer's tensors are [batch, kv_heads, capacity, head_dim], so that attention reads what a head
+    keeps in one go, and are made at the layer's first write. `update` and `get_seq_length` are what transformers' models call.
 
     Args:
         batch: rows.
@@ -41,7 +41,7 @@ class Arena:
         self.length = torch.zeros(batch, dtype=torch.long, device=device)  # [batch]
         self.lengths = [0] * batch  # the host's copy, so that attention can look at fewer slots
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self._base = torch.arange(batch, device=device).unsqueeze(1) * capacity  # [batch, 1]
+        self._first: dict[int, Tensor] = {}  # by heads: the first slot of each, among all, [batch, heads, 1]
         self._slots = torch.arange(capacity, device=device)  # [capacity]
 
     def expect(self, n: int) -> None:
@@ -63,7 +63,7 @@ class Arena:
     def place(self, n: int) -> None:
         """The device's part: positions and slots, from `length` alone."""
         self.positions = self.length.unsqueeze(1) + self._slots[:n]  # [batch, n]
-        self.write_at = (self._base + self.positions).flatten()  # [batch * n]
+        self._at: dict[int, Tensor] = {}  # by heads: slots to write to, among all
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
         """Additive attention mask for the announced tokens, [batch, 1, n, visible].
@@ -82,13 +82,22 @@ class Arena:
         """Write new keys and values [batch, kv_heads, n, head_dim]; return all visible ones."""
         if layer_idx not in self.layers:
             self.layers[layer_idx] = (self._allocate(keys), self._allocate(values))
-        kept_keys, kept_values = self.layers[layer_idx]  # [batch, capacity, kv_heads, head_dim]
+        kept_keys, kept_values = self.layers[layer_idx]  # [batch, kv_heads, capacity, head_dim]
         for kept, new in ((kept_keys, keys), (kept_values, values)):
-            kept.view(-1, *kept.shape[2:]).index_copy_(0, self.write_at, new.transpose(1, 2).flatten(0, 1))
-        return kept_keys[:, : self.visible].transpose(1, 2), kept_values[:, : self.visible].transpose(1, 2)
+            kept.view(-1, kept.shape[3]).index_copy_(0, self._write_at(kept.shape[1]), new.flatten(0, 2))
+        return kept_keys[:, :, : self.visible], kept_values[:, :, : self.visible]
 
     def _allocate(self, like: Tensor) -> Tensor:
-        return like.new_zeros(self.batch, self.capacity, like.shape[1], like.shape[3])
+        return like.new_zeros(self.batch, like.shape[1], self.capacity, like.shape[3])
+
+    def _write_at(self, heads: int) -> Tensor:
+        """Where the announced tokens go, when all slots of all heads and rows stand in line. -> [batch * heads * n]"""
+        if heads not in self._at:
+            if heads not in self._first:
+                every = torch.arange(self.batch * heads, device=self.device)
+                self._first[heads] = every.view(self.batch, heads, 1) * self.capacity
+            self._at[heads] = (self._first[heads] + self.positions.unsqueeze(1)).flatten()
+        return self._at[heads]
 
     def append(self, n: int) -> None:
         """Keep the n tokens that were announced and written."""

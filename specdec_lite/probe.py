@@ -160,7 +160,7 @@ def roomy(model: TransformersModel, text: Tensor) -> Tensor:
     cache = Roomy(1, min(ROOM, model.context or ROOM), model.device)
     model.forward(text[:1, :8], cache)
     for kept in (kept for pair in cache.layers.values() for kept in pair):
-        kept[:, 8:] = 1  # [1, capacity, kv_heads, head_dim]
+        kept[:, :, 8:] = 1  # [1, kv_heads, capacity, head_dim]
     return model.forward(text[:1, 8:], cache)
 
 

@@ -157,7 +157,7 @@ class Poisoned(Arena):
         super().expect(n)
         for kept in (kept for pair in self.layers.values() for kept in pair):
             for row, length in enumerate(self.lengths):
-                kept[row, length - self.reach :] = self.poison  # [batch, capacity, kv_heads, head_dim]
+                kept[row, :, length - self.reach :] = self.poison  # [batch, kv_heads, capacity, head_dim]
 
 
 def poisoned(value: float, reach: int = 0) -> type[Arena]:

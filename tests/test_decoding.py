@@ -209,7 +209,7 @@ def test_after_every_round_the_cache_holds_all_but_the_last_token() -> None:
             for layer, (keys, values) in run.cache.layers.items():
                 for kept, truth in ((keys, fresh.layers[layer][0]), (values, fresh.layers[layer][1])):
                     n = len(text) - 1
-                    torch.testing.assert_close(kept[row, :n], truth[0, :n], rtol=0, atol=1e-12)
+                    torch.testing.assert_close(kept[row, :, :n], truth[0, :, :n], rtol=0, atol=1e-12)
 
 
 def test_nothing_of_a_run_is_kept_for_a_gradient() -> None:

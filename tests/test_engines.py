@@ -103,7 +103,7 @@ def test_no_key_is_copied_for_queries_that_share_it(monkeypatch: pytest.MonkeyPa
 class Copies(TorchDispatchMode):
     """Notes tensors made inside the block that are as large as all visible keys of a layer, and as wide."""
 
-    def __init__(self, keys: torch.Tensor) -> None:  # [batch, visible, kv_heads, head_dim]
+    def __init__(self, keys: torch.Tensor) -> None:  # [batch, kv_heads, capacity, head_dim]
         super().__init__()
         self.keys, self.found = keys, []
 
@@ -310,6 +310,18 @@ def test_another_torch_without_these_kernels_still_works(
     with torch.inference_mode():
         assert torch.equal(product(made)(x), linear(x, torch.cat([each.weight for each in made])))
         torch.testing.assert_close(product(made)(x), torch.cat([each(x) for each in made], -1))
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_weights_stay_what_they_were_in_whatever_mode_an_engine_is_built(inference: bool) -> None:
+    with torch.inference_mode(inference):
+        module = llama()
+    with torch.inference_mode(not inference):
+        sd.TransformersModel(module, engine="lean")
+    assert all(weight.is_inference() == inference for weight in module.parameters())
+    with torch.set_grad_enabled(not inference):
+        logits = module(input_ids=torch.tensor([PROMPT]), use_cache=False).logits
+    assert logits.requires_grad == (not inference)
 
 
 def test_weights_side_by_side_keep_their_values_and_are_saved_as_before(tmp_path: Path) -> None:

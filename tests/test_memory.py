@@ -66,7 +66,7 @@ def test_a_round_that_copies_the_arena_would_show(monkeypatch: pytest.MonkeyPatc
     def copying(self: Any, *args: Any) -> tuple[torch.Tensor, torch.Tensor]:
         plain(self, *args)
         keys, values = (kept.clone() for kept in self.layers[args[2]])
-        return keys[:, : self.visible].transpose(1, 2), values[:, : self.visible].transpose(1, 2)
+        return keys[:, :, : self.visible], values[:, :, : self.visible]
 
     monkeypatch.setattr(type(run.cache), "update", copying)
     copied = measure(run, rounds=3)

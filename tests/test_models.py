@@ -108,8 +108,8 @@ def test_a_table_model_sees_only_the_arena() -> None:
     for cache in caches:
         model.forward(torch.tensor([[1, 2, 3, 4]]), cache)
         cache.rewind([1])
-    caches[1].layers[0][0][0, 3:] = 2  # stale: no influence
-    caches[2].layers[0][0][0, 1] = 0  # the second token was 2
+    caches[1].layers[0][0][0, :, 3:] = 2  # stale: no influence
+    caches[2].layers[0][0][0, :, 1] = 0  # the second token was 2
     first, stale, changed = (model.forward(torch.tensor([[0]]), cache) for cache in caches)
     assert torch.equal(first, stale)
     assert not torch.equal(first, changed)

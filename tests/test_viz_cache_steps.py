@@ -38,7 +38,7 @@ class Watched(sd.TableModel):
 
     def note(self, tokens: torch.Tensor, cache: Arena) -> None:
         self.seen = getattr(self, "seen", [])
-        slots = [] if not cache.layers else cache.layers[0][0][0, :, 0, 0].long().tolist()
+        slots = [] if not cache.layers else cache.layers[0][0][0, 0, :, 0].long().tolist()
         self.seen.append((slots, cache.lengths[0], tokens[0].tolist()))
 
     def forward(self, tokens: torch.Tensor, cache: Arena, last_only: bool = False) -> torch.Tensor:

@@ -43,10 +43,11 @@ def side_by_side(layers: Sequence[nn.Linear]) -> Tensor:
         and each.storage_offset() == at
         for each, at in zip(weights, ends, strict=False)
     )
-    whole = first.as_strided((sum(outputs), first.shape[1]), first.stride()) if together else torch.cat(weights)
-    for each, part in zip(weights, whole.split(outputs), strict=True):
-        each.data = part
-    return whole.detach()
+    with torch.inference_mode(first.is_inference()):  # in whatever mode we are called, they stay what they were
+        whole = first.as_strided((sum(outputs), first.shape[1]), first.stride()) if together else torch.cat(weights)
+        for each, part in zip(weights, whole.split(outputs), strict=True):
+            each.data = part
+        return whole.detach()
 
 
 def _joined(layers: Sequence[nn.Linear]) -> Tensor | None:
