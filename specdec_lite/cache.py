@@ -26,7 +26,8 @@ class Arena:
     """Keys and values of every layer for a batch of rows.
 
     A layer's tensors are [batch, kv_heads, capacity, head_dim], so that attention reads what a head
-    keeps in one go, and are made at the layer's first write. `update` and `get_seq_length` are what transformers' models call.
+    keeps in one go, and are made at the layer's first write. `update` and `get_seq_length` are what
+    transformers' models call.
 
     Args:
         batch: rows.
