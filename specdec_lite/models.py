@@ -52,7 +52,9 @@ def prefill(model: LanguageModel, cache: Arena, texts: Sequence[Sequence[int]]) 
 
 
 class TransformersModel:
-    """A transformers causal language model behind the arena. Nothing of the module is changed.
+    """A transformers causal language model behind the arena.
+
+    Nothing of the module is changed, but the lean engine moves its weights: they become views of fewer matrices.
 
     Args:
         module: the model, in evaluation mode.
