@@ -17,7 +17,7 @@ from .contestants import Contestant, own, theirs
 from .demo import describe
 from .distributions import Sampling
 from .hardware.machine import environment
-from .hardware.measure import Timings, forward_seconds, idle, interleave
+from .hardware.measure import Timings, forward_seconds, interleave, manners
 from .loading import Pair
 from .pocket.prompts import held_out_prompts
 from .race import number
@@ -85,11 +85,8 @@ def contest(
         return lambda case, turn: len(contestant.run(prompts[case], turn * len(prompts) + case))
 
     calls = {each.name: as_call(each) for each in contestants}
-    device = pair.target.device
-    timings = interleave(
-        calls, len(prompts), settings.repeats, warm_up=1, wait=idle(device), progress=progress,
-        every_case=device.type == "cuda",
-    )  # fmt: skip
+    how = manners(pair.target.device)
+    timings = interleave(calls, len(prompts), settings.repeats, warm_up=1, progress=progress, **how)
     made = {name: timings.tokens_made(name) for name in calls}
     if len(set(made.values())) != 1:
         raise RuntimeError(f"contestants made different numbers of tokens, so their times do not compare: {made}")

@@ -22,7 +22,7 @@ UNREACHABLE = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError"
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """The device of that name. On CUDA attention goes by torch's own kernels from then on, in the whole process.
+    """The device of that name.
 
     Raises:
         ValueError: not the name of one that is known here, or it is not there.
@@ -38,8 +38,6 @@ def choose_device(device: str | torch.device) -> torch.device:
         raise ValueError(f"device {str(device)!r} is not there ({there}): use device='cpu', or a build of torch for it")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device 'mps' is not there (it needs a Mac with Apple silicon): use device='cpu'")
-    if chosen.type == "cuda":  # cuDNN's attention plans each shape anew, for milliseconds, and a text brings many
-        torch.backends.cuda.enable_cudnn_sdp(False)
     return chosen
 
 

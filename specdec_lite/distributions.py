@@ -1,7 +1,7 @@
 """From logits to the distribution that is sampled, and from there to a token.
 
-The same functions serve draft and target. A drafted token never travels without its
-distribution: `Sampler.draw` returns both.
+The same functions serve draft and target. A drafted token never travels without its distribution:
+`Sampler.draw` returns both, or leaves a greedy draft's to `Sampler.together`.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class ModelDraftSession:
         tokens, probs = feed[:, :0], []  # [batch, 0]
         for _ in range(k):
             logits = self.fit(self.model.forward(feed, self.cache, last_only=True))  # [batch, 1, vocab]
-            token, p_draft = sampler.draw(logits, texts, tokens, randomness)  # [batch, 1], [batch, 1, vocab]
+            token, p_draft = sampler.draw(logits, texts, tokens, randomness)  # [batch, 1], [batch, 1, vocab] or None
             tokens = torch.cat([tokens, token], 1)  # [batch, drafted so far]
             probs.append(p_draft)
             feed = token if self.knows_all else token.clamp_max(self.model.vocab_size - 1)  # [batch, 1]

@@ -34,7 +34,7 @@ class Outcome:
         """For each row, the fields of a `trace.Round` that the device knows. The round's only synchronisation.
 
         Raises:
-            ValueError: the target's logits are not numbers.
+            ValueError: the target's logits are not numbers, or leave no token with a probability.
         """
         fields = {"mass": self.mass, "accepted": self.accepted, "token": self.token, "drafted": self.draft.tokens}
         if detail != "off":

@@ -113,6 +113,24 @@ def test_bytes_are_those_of_all_keys_and_values() -> None:
     assert arena.nbytes == 2 * (2 * 2 * 10 * HEADS * SIZE * 8)
 
 
+def test_layers_may_keep_different_numbers_of_heads() -> None:
+    arena, seen = Arena(2, 10), {}
+    for n, forget in ((3, [1, 0]), (2, [0, 0])):
+        arena.expect(n)
+        for layer, heads in enumerate((2, 3, 2)):
+            new = torch.randn(2, heads, n, 4)
+            keys, values = arena.update(new, 2 * new, layer)
+            at = arena.length.tolist()
+            for row in range(2):
+                assert torch.equal(keys[row, :, at[row] : at[row] + n], new[row])
+                assert torch.equal(values[row, :, at[row] : at[row] + n], 2 * new[row])
+                before = seen.get((layer, row), new[row, :, :0])
+                assert torch.equal(keys[row, :, : at[row]], before)
+                seen[layer, row] = keys[row, :, : at[row] + n - forget[row]].clone()
+        arena.append(n)
+        arena.rewind(forget)
+
+
 def poisoned_logits(poison: float, valid: bool) -> tuple[Tensor, Tensor]:
     """Logits of a ragged step without and with poison in slots that nothing may see, or in one that counts."""
     model, made = pair()[0], []
@@ -123,9 +141,9 @@ def poisoned_logits(poison: float, valid: bool) -> tuple[Tensor, Tensor]:
         arena.rewind([2, 1])  # holds 6 and 3; the slots after are stale or never written
         if value is not None:
             for kept in (kept for layer in arena.layers.values() for kept in layer):
-                kept[0, 6:], kept[1, 3:] = value, value
+                kept[0, :, 6:], kept[1, :, 3:] = value, value
                 if valid:
-                    kept[1, 0] = value
+                    kept[1, :, 0] = value
         made.append(model.forward(torch.tensor([[7, 8], [9, 10]]), arena))
     return made[0], made[1]
 

@@ -308,7 +308,6 @@ def test_another_torch_without_these_kernels_still_works(
     made = layers(*outputs, exact=True)
     x = torch.randn(3, 64)
     with torch.inference_mode():
-        assert torch.equal(product(made)(x), linear(x, torch.cat([each.weight for each in made])))
         torch.testing.assert_close(product(made)(x), torch.cat([each(x) for each in made], -1))
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from .eager import EagerEngine
 from .engine import Engine
 from .graph import GraphEngine
@@ -26,6 +28,8 @@ LARGE = 2_000_000_000  # weights; a second, packed copy of more is not taken wit
 def build(module: PreTrainedModel, engine: str) -> Engine:
     """The engine of that name for this module.
 
+    On CUDA, attention goes by torch's own kernels from then on, in the whole process.
+
     "auto" is graph on a GPU of NVIDIA's, lean on a CPU for a model that fits, else eager. What graph
     records is lean where the model fits.
 
@@ -40,6 +44,8 @@ def build(module: PreTrainedModel, engine: str) -> Engine:
             f"or another {type(module).__name__}: engine='eager' runs it"
         )
     device = module.device.type
+    if device == "cuda":  # cuDNN's attention plans each shape anew, for milliseconds, and a text brings many
+        torch.backends.cuda.enable_cudnn_sdp(False)
     small = sum(weight.numel() for weight in module.parameters()) < LARGE
     lean = engine == "lean" or (engine != "eager" and (small or device != "cpu") and fits(module))
     graph = engine == "graph" or (engine == "auto" and device == "cuda")

@@ -96,9 +96,9 @@ class Layer:
 
 
 class LeanEngine(Engine):
-    """Runs a model of the family. Its weights are taken at the start: later changes to the module go unseen.
+    """Runs a model of the family. After a change to the module make a new one: some of its weights are copies.
 
-    On a CPU in float32 it holds a packed copy of the weights (see `linear`), which is memory given for
+    On a CPU in float32 it holds a packed copy of the weights (see `packing`), which is memory given for
     time. Its logits differ from the module's by the order of sums, a few 1e-6 of their spread.
     """
 

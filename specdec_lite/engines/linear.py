@@ -31,7 +31,6 @@ def product(layers: Sequence[nn.Linear]) -> Product:
     return lambda x: linear(x, weight, bias)
 
 
-@torch.no_grad()
 def side_by_side(layers: Sequence[nn.Linear]) -> Tensor:
     """Make the layers' weights views of one matrix, their rows one after another. -> [outputs, inputs]"""
     weights = [each.weight for each in layers]
@@ -43,7 +42,7 @@ def side_by_side(layers: Sequence[nn.Linear]) -> Tensor:
         and each.storage_offset() == at
         for each, at in zip(weights, ends, strict=False)
     )
-    with torch.inference_mode(first.is_inference()):  # in whatever mode we are called, they stay what they were
+    with torch.inference_mode(first.is_inference()), torch.no_grad():  # they stay what they were
         whole = first.as_strided((sum(outputs), first.shape[1]), first.stride()) if together else torch.cat(weights)
         for each, part in zip(weights, whole.split(outputs), strict=True):
             each.data = part

@@ -63,12 +63,14 @@ class CudaGraphs:
         with torch.cuda.device(self.device):
             here, aside = torch.cuda.current_stream(), side_stream(self.device)
             aside.wait_stream(here)
-            with torch.cuda.stream(aside):
-                for _ in range(WARM_UP - 1):
-                    call()
-                with Tape():  # refuses what a capture would fail at, and a failed capture leaves its stream behind
-                    call()
-            here.wait_stream(aside)
+            try:
+                with torch.cuda.stream(aside):
+                    for _ in range(WARM_UP - 1):
+                        call()
+                    with Strict():  # a capture that fails would leave its stream and its pool behind
+                        call()
+            finally:
+                here.wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
             try:
                 with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
@@ -112,7 +114,17 @@ class Step:
         )
 
 
-class Tape(TorchDispatchMode):
+class Strict(TorchDispatchMode):
+    """Refuses, inside the block, operations that no recording could do again."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if reads_values(function, args) or comes_to_the_host(args, kwargs):
+            raise RuntimeError(f"{function} reads values on the host, and a recording could not do that again")
+        return function(*args, **kwargs)
+
+
+class Tape(Strict):
     """The operations inside the block, with the very tensors that they were given and have made."""
 
     def __init__(self) -> None:
@@ -120,11 +132,8 @@ class Tape(TorchDispatchMode):
         self.steps: list[Step] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if reads_values(function, args) or comes_to_the_host(args, kwargs):
-            raise RuntimeError(f"{function} reads values on the host, and a recording could not do that again")
-        made = function(*args, **kwargs)
-        self.steps.append(Step(function, args, kwargs, tensors(made)))
+        made = super().__torch_dispatch__(function, types, args, kwargs)
+        self.steps.append(Step(function, args, kwargs or {}, tensors(made)))
         return made
 
     def replay(self) -> None:

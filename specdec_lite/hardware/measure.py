@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median, quantiles
+from typing import Any
 
 import torch
 
@@ -102,6 +103,11 @@ def interleave(
                 done += 1
                 progress(done, of)
     return timings
+
+
+def manners(device: torch.device) -> dict[str, Any]:
+    """How `interleave` times a device: it waits until all is done; what can be recorded is recorded before."""
+    return {"wait": idle(device), "every_case": device.type == "cuda"}
 
 
 def idle(device: torch.device) -> Callable[[], None]:

@@ -15,7 +15,7 @@ from ..models import LanguageModel
 from ..observe import Stopwatch
 from ..stopping import Stop
 from ..trace import Detail
-from .measure import Contestant, Spread, idle, interleave
+from .measure import Contestant, Spread, idle, interleave, manners
 
 
 class Watched:
@@ -85,7 +85,6 @@ def tracing(
         return lambda case, turn: len(speculative(target, drafter, prompts[case], trace=detail, **how).tokens)
 
     calls = {detail: contestant(detail) for detail in ("off", "summary")}
-    records = target.device.type == "cuda"
-    timings = interleave(calls, len(prompts), repeats, warm_up=1, wait=idle(target.device), every_case=records)
+    timings = interleave(calls, len(prompts), repeats, warm_up=1, **manners(target.device))
     with_and_without = zip(timings.rates("summary"), timings.rates("off"), strict=True)
     return Spread.of([off / summary - 1 for summary, off in with_and_without])

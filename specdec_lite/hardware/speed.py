@@ -64,7 +64,7 @@ def throughput(device: torch.device, precisions: Mapping[str, torch.dtype], roun
 
 
 def products(device: torch.device, name: str, dtype: torch.dtype) -> dict[str, Contestant]:
-    """torch's own product and, where the lean engine packs weights, the packed one. Empty where the dtype does not run.
+    """torch's own product and, where the lean engine packs large weights, its own. Empty where the dtype does not run.
 
     Each is a contestant that returns its operations.
     """

@@ -13,7 +13,7 @@ from ..prompts import Prompt
 from ..stopping import Stop
 from ..theory.formulas import Estimate, acceptance_of, expected_tokens, speedup
 from ..trace import Round, first_of_step
-from .measure import Spread, Timings, interleave
+from .measure import Spread, Timings, interleave, manners
 
 
 @dataclass(frozen=True)
@@ -140,5 +140,5 @@ def sweep(
 
         return run
 
-    timings = interleave({str(k): contestant(k) for k in rounds}, len(prompts), repeats)
+    timings = interleave({str(k): contestant(k) for k in rounds}, len(prompts), repeats, **manners(target.device))
     return Sweep(rounds, timings)

@@ -11,7 +11,7 @@ from ..drafters import Drafter
 from ..models import LanguageModel
 from ..theory.formulas import Estimate, acceptance_of
 from .laps import PARTS, Lapped, lapped
-from .measure import Spread, idle, interleave
+from .measure import Spread, interleave, manners
 
 Turn = Sequence[Lapped]  # the runs of one turn, one for each prompt
 
@@ -63,8 +63,7 @@ def measure(
         return run
 
     calls = {name: contestant(name) for name in runs}
-    records = target.device.type == "cuda"
-    timings = interleave(calls, len(prompts), repeats, warm_up=1, wait=idle(target.device), every_case=records)
+    timings = interleave(calls, len(prompts), repeats, warm_up=1, **manners(target.device))
     timed = {name: every[-repeats * len(prompts) :] for name, every in runs.items()}  # the first ones warmed up
     naive, fast = (
         [every[i : i + len(prompts)] for i in range(0, len(every), len(prompts))] for every in timed.values()
