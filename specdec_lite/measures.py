@@ -107,7 +107,7 @@ def wide(bench: Workbench) -> Found:
     pair = bench.wide_pair()
     found, diagnosis = examined(bench, pair, SyntheticDrafter(pair.draft, AGREEMENT))
     bench.tell("copying is timed")
-    calls = {"copy": streams(bench.device)["copy"][0]}
+    calls = {"copy": streams(bench.device)["copy"]}
     copying = median(interleave(calls, rounds=7, warm_up=1, wait=idle(bench.device)).rates("copy"))
     cached = len(found.raw["prompts"][0]) + diagnosis.settings.max_new_tokens // 2  # in the middle of a text
     needs, made = shape_of(pair.target).work(1, cached).bytes, diagnosis.measured

@@ -58,6 +58,7 @@ class Outcome:
         )
 
     def _numbers(self) -> dict[str, Tensor]:
+        """What a trace tells of both distributions."""
         tokens, p_target, p_draft = self.draft.tokens, self.p_target[:, :-1], self.draft.probs
         several = min(ALTERNATIVES, p_draft.shape[-1])
         best_target, best_draft = self.p_target.topk(several), p_draft.topk(several)
@@ -90,9 +91,10 @@ def _unpack(row: list[float], shapes: dict[str, list[int]]) -> dict[str, Any]:
     del values["mass"]
     values["accepted"], values["token"] = int(values["accepted"]), int(values["token"])
     values["drafted"] = [int(token) for token in values["drafted"]]
-    for name in ("top_target", "top_draft") if "chance" in values else ():
-        places = zip(values[name], values.pop(f"{name}_p"), strict=True)
-        values[name] = [[(int(token), p) for token, p in zip(*top, strict=True) if p > 0] for top in places]
+    for name in ("top_target", "top_draft"):
+        if name in values:
+            places = zip(values[name], values.pop(f"{name}_p"), strict=True)
+            values[name] = [[(int(token), p) for token, p in zip(*top, strict=True) if p > 0] for top in places]
     return values
 
 

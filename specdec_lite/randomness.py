@@ -77,7 +77,7 @@ class SeededStreams:
         for i in range(rounds):
             for row, seed in enumerate(self.seeds):
                 self.fresh["state"]["key"][:] = seed, self.round + i
-                self.philox.state = self.fresh  # a tenth of what a new generator costs
+                self.philox.state = self.fresh  # cheaper than a new generator
                 stream.random(out=drawn[-1 - i, row])
         uniforms = torch.from_numpy(drawn)
         if self.device.type == "mps":  # no float64 there

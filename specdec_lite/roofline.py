@@ -86,9 +86,7 @@ def run(settings: Settings, json_file: str | None = None, picture: str | None = 
 
 def what_it_gives(device: torch.device) -> Gives:
     """Bandwidth and throughput with the threads that are set now."""
-    moved = interleave(
-        {name: call for name, (call, _) in streams(device).items()}, rounds=7, warm_up=1, wait=idle(device)
-    )
+    moved = interleave(streams(device), rounds=7, warm_up=1, wait=idle(device))
     return Gives(*(median(moved.rates(name)) for name in ("read", "copy")), throughput(device, DTYPES))
 
 

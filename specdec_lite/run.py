@@ -116,12 +116,11 @@ class Run:
 
     def last_distribution(self, p_target: Tensor, draft: Draft, accepted: Tensor, drafted: list[int]) -> Tensor:
         """Where a row's last token is drawn from: accepted [batch] of `drafted[row]` tokens. -> [batch, vocab]"""
-        rows = self.rows
-        p_bonus = p_target[rows, accepted]  # [batch, vocab], the target's own at the first place not accepted
+        p_bonus = p_target[self.rows, accepted]  # [batch, vocab], the target's own at the first place not accepted
         if draft.tokens.shape[1] == 0:
             return p_bonus
         at = accepted.clamp_max(draft.tokens.shape[1] - 1)  # [batch]
-        corrected = self.rule.correction(p_bonus, draft.probs[rows, at], draft.tokens[rows, at])
+        corrected = self.rule.correction(p_bonus, draft.probs[self.rows, at], draft.tokens[self.rows, at])
         same = min(drafted) == max(drafted)
         everything = accepted == (drafted[0] if same else send(drafted, accepted.device))  # [batch]
         return torch.where(everything.unsqueeze(1), p_bonus, corrected)

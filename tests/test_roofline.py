@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import architectures
@@ -15,7 +16,7 @@ from specdec_lite import regime
 from specdec_lite.cli import main
 from specdec_lite.engines.packing import half
 from specdec_lite.hardware import passes, speed, subjects
-from specdec_lite.hardware.measure import Timings
+from specdec_lite.hardware.measure import Timings, repeated
 from specdec_lite.hardware.passes import Passes, compared_with, hollow, time_passes
 from specdec_lite.hardware.roofline import Ceiling, Work, shape_of
 from specdec_lite.viz.roofline import Panel, Series, roofline_figure, roofline_sentence, save
@@ -105,10 +106,20 @@ def test_a_token_takes_as_much_cache_whatever_room_an_engine_makes(name: str) ->
 
 def test_moves_of_memory_are_counted_as_often_as_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "working_set", lambda device: 1 << 16)  # quick, so that a turn takes many
-    for name, (call, size) in speed.streams(torch.device("cpu")).items():
-        count, rest = divmod(size, (2 if name == "copy" else 1) << 16)
+    for name, call in speed.streams(torch.device("cpu")).items():
+        moved = call(0, 0)
+        count, rest = divmod(moved, (2 if name == "copy" else 1) << 16)
         assert rest == 0 and count > 10
-        assert call(0, 0) == size
+        assert call(0, 1) == moved
+
+
+def test_what_is_short_is_repeated_and_every_call_counted() -> None:
+    calls: list[int] = []
+    turn, count = repeated(lambda: calls.append(1), 3, lambda: None)
+    calls.clear()
+    assert count > 10
+    assert turn(0, 0) == 3 * count == 3 * len(calls)
+    assert repeated(lambda: time.sleep(0.05), 3, lambda: None)[1] == 1
 
 
 def test_other_widths_of_numbers() -> None:

@@ -44,7 +44,7 @@ def build(module: PreTrainedModel, engine: str) -> Engine:
             f"or another {type(module).__name__}: engine='eager' runs it"
         )
     device = module.device.type
-    if device == "cuda":  # cuDNN's attention plans each shape anew, for milliseconds, and a text brings many
+    if device == "cuda":  # cuDNN's attention plans each shape anew, and a text brings many
         torch.backends.cuda.enable_cudnn_sdp(False)
     small = sum(weight.numel() for weight in module.parameters()) < LARGE
     lean = engine == "lean" or (engine != "eager" and (small or device != "cpu") and fits(module))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from .packing import Product, blocks, by_rows, half
+from .packing import Product, packed
 
 
 def product(layers: Sequence[nn.Linear]) -> Product:
@@ -24,11 +24,8 @@ def product(layers: Sequence[nn.Linear]) -> Product:
     in float32 a packed copy is made besides, where it helps.
     """
     weight, bias = side_by_side(layers), _joined(layers)
-    if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        for way in (half, by_rows, blocks):
-            if (packed := way(weight, bias)) is not None:
-                return packed
-    return lambda x: linear(x, weight, bias)
+    packs = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return (packs and packed(weight, bias)) or (lambda x: linear(x, weight, bias))
 
 
 def side_by_side(layers: Sequence[nn.Linear]) -> Tensor:

@@ -21,6 +21,11 @@ LANES = 8  # numbers of float32 that a register of AVX2 holds
 MANY = 32  # rows; beyond, arithmetic decides and no order of the weights helps
 
 
+def packed(weight: Tensor, bias: Tensor | None) -> Product | None:
+    """The product with a packed copy of these weights, float32 on a CPU; None where no way is there or helps."""
+    return next((made for way in (half, by_rows, blocks) if (made := way(weight, bias)) is not None), None)
+
+
 def half(weight: Tensor, bias: Tensor | None) -> Product | None:
     """FBGEMM: weights held as float16, arithmetic in float32. Only for weights that float16 holds exactly.
 

@@ -18,6 +18,7 @@ import torch
 from ..models import LanguageModel, prefill
 
 Contestant = Callable[[int, int], int]  # (case, round) -> tokens made
+TURN = 0.02  # seconds that something short is repeated for, to be timed well
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,31 @@ def interleave(
                 done += 1
                 progress(done, of)
     return timings
+
+
+def repeated(call: Callable[[], object], made: int, wait: Callable[[], None]) -> tuple[Contestant, int]:
+    """A turn that calls as often as fills `TURN`, and how often: so that starting and ending it count for nothing.
+
+    `made` is what one call makes: rows, bytes.
+    """
+    count = max(1, round(TURN / second_call(call, wait)))
+
+    def turn(case: int, turn: int) -> int:
+        for _ in range(count):
+            call()
+        return count * made
+
+    return turn, count
+
+
+def second_call(call: Callable[[], object], wait: Callable[[], None]) -> float:
+    """Seconds of a call, after one that warms up."""
+    call()
+    wait()
+    began = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - began
 
 
 def manners(device: torch.device) -> dict[str, Any]:

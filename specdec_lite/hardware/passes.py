@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from statistics import median
@@ -14,14 +13,13 @@ import torch
 from ..architecture import reach
 from ..engines import ENGINES
 from ..models import LanguageModel, TransformersModel, prefill
-from .measure import Contestant, Spread, Timings, idle, interleave
+from .measure import Contestant, Spread, Timings, idle, interleave, repeated
 from .roofline import Ceiling, Shape, shape_of
 from .speed import products, streams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TURN = 0.02  # seconds: a turn repeats a short pass until so much has gone by, as decoding would
 NARROW = dict(hidden_size=8, intermediate_size=8, head_dim=8, vocab_size=64)  # of a model that is all dispatch
 
 
@@ -116,7 +114,7 @@ def time_passes(
     multiplying = products(first.device, "product", first.dtype)
     if not multiplying:
         raise ValueError(f"no matrix product in {first.dtype} runs on {first.device}: choose another --dtype")
-    steps = {name: call for name, (call, _) in moving.items()} | multiplying
+    steps = moving | multiplying
     for name, model in models.items():
         for n in rows:
             steps[_name(name, n)], repeats[name][n] = step(model, n, context)
@@ -171,26 +169,13 @@ def step(model: LanguageModel, rows: int, context: int) -> tuple[Contestant, int
     cache = model.new_cache(1, context + rows)
     prefill(model, cache, [[0] * (context + 1)])
     block = torch.zeros(1, rows, dtype=torch.long, device=model.device)
-    wait = idle(model.device)
 
     def once() -> None:
         model.forward(block, cache)
         cache.rewind([rows])
 
-    once()
-    wait()
-    began = time.perf_counter()
-    once()
-    wait()
-    count = max(1, round(TURN / (time.perf_counter() - began)))
-
-    @torch.inference_mode()
-    def turn(case: int, turn: int) -> int:
-        for _ in range(count):
-            once()
-        return count * rows
-
-    return turn, count
+    turn, count = repeated(once, rows, idle(model.device))
+    return torch.inference_mode()(turn), count
 
 
 def hollow(module: PreTrainedModel, engine: str) -> TransformersModel | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
@@ -10,11 +9,10 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ..engines.packing import blocks, by_rows
-from .measure import Contestant, idle, interleave
+from ..engines.packing import packed
+from .measure import TURN, Contestant, idle, interleave, repeated, second_call
 
 LEAST, MOST = 1 << 28, 1 << 31  # bytes of the working set: at least 256 MiB, at most 2 GiB
-TURN = 0.02  # seconds that a product, or moves of memory, should take to be timed well
 SIZES = (128, 256, 512, 1024, 2048, 4096, 8192)  # of square matrices
 
 
@@ -33,27 +31,15 @@ def working_set(device: torch.device) -> int:
     return max(LEAST, min(MOST, 8 * (last_level_cache(device) or 0)))
 
 
-def streams(device: torch.device) -> dict[str, tuple[Contestant, int]]:
-    """Calls that move a working set, and the bytes that each moves: "read" adds it up, "copy" reads and writes.
+def streams(device: torch.device) -> dict[str, Contestant]:
+    """Calls that move a working set and return the bytes moved: "read" adds it up, "copy" reads and writes.
 
     They are contestants for `interleave`, to be timed beside whatever is compared with them.
     """
     source = torch.ones(working_set(device) // 4, device=device)
     target = torch.empty_like(source)
     moves = {"read": (source.sum, source.nbytes), "copy": (lambda: target.copy_(source), 2 * source.nbytes)}
-    return {name: _repeated(move, size, device) for name, (move, size) in moves.items()}
-
-
-def _repeated(move: Callable[[], Tensor], size: int, device: torch.device) -> tuple[Contestant, int]:
-    """As often as makes a turn long, so that starting and ending it count for nothing. `size`: bytes that move."""
-    count = max(1, round(TURN / _seconds(move, idle(device))))
-
-    def turn(case: int, turn: int) -> int:
-        for _ in range(count):
-            move()
-        return count * size
-
-    return turn, count * size
+    return {name: repeated(move, size, idle(device))[0] for name, (move, size) in moves.items()}
 
 
 def throughput(device: torch.device, precisions: Mapping[str, torch.dtype], rounds: int = 5) -> dict[str, float]:
@@ -70,7 +56,7 @@ def products(device: torch.device, name: str, dtype: torch.dtype) -> dict[str, C
     """
     kinds = {name: lambda weight: lambda x: x @ weight.t()}
     if device.type == "cpu" and dtype == torch.float32:
-        kinds[f"{name} packed"] = lambda weight: by_rows(weight, None) or blocks(weight, None)
+        kinds[f"{name} packed"] = lambda weight: packed(weight, None)
     made = {kind: _product(device, dtype, make) for kind, make in kinds.items()}
     return {kind: each for kind, each in made.items() if each is not None}
 
@@ -84,7 +70,7 @@ def _product(
         for size in SIZES:
             x, weight = (torch.full((size, size), 1 / 3, device=device, dtype=dtype) for _ in range(2))
             run = make(weight)
-            if run is not None and _seconds(lambda run=run, x=x: run(x), wait) >= TURN:
+            if run is not None and second_call(lambda run=run, x=x: run(x), wait) >= TURN:
                 break
     except (RuntimeError, TypeError):  # no such type, or no kernel for it
         return None
@@ -96,12 +82,3 @@ def _product(
         return 2 * size**3
 
     return multiply
-
-
-def _seconds(call: Callable[[], Tensor], wait: Callable[[], None]) -> float:
-    call()
-    wait()
-    began = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - began
