@@ -11,7 +11,7 @@ LOW := .venv-low
 FIRST := notebooks/00_start_here.ipynb
 CHROMIUM := command -v chromium || command -v chromium-browser || command -v google-chrome
 
-.PHONY: help lab demo bench test lint test-units test-notebooks test-browser test-lower-bounds format clean
+.PHONY: help lab demo bench test lint test-units test-pretended-gpu test-notebooks test-browser test-lower-bounds format clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -26,7 +26,7 @@ demo: $(VENV)/lab.stamp ## decode one text naively and speculatively, here in th
 bench: $(VENV)/lab.stamp ## time this library against transformers' own generation (minutes)
 	$(BIN)/specdec bench
 
-test: lint test-units test-notebooks ## everything below
+test: lint test-units test-notebooks ## the next three
 
 lint: $(VENV)/test.stamp ## ruff, on code and notebooks
 	$(BIN)/ruff check .
@@ -37,6 +37,9 @@ test-units: $(VENV)/test.stamp ## the unit tests
 
 test-notebooks: $(VENV)/test.stamp ## run every notebook and compare its outputs with the committed ones
 	$(BIN)/python -m pytest --nbval --nbval-current-env -n $(WORKERS) --dist loadscope notebooks
+
+test-pretended-gpu: $(VENV)/test.stamp ## the tests of GPUs, without one: on tensors that say they are on one
+	PYTHONPATH=tests $(BIN)/python -m pytest -p pretended_gpu -m gpu -n $(WORKERS)
 
 test-browser: $(VENV)/browser.stamp ## every notebook in a real browser: JupyterLab runs it, its controls are moved
 	@$(CHROMIUM) || { command -v apt-get && [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q chromium; } || true

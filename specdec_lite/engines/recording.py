@@ -119,8 +119,10 @@ class Strict(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if reads_values(function, args) or comes_to_the_host(args, kwargs):
+        if reads_values(function, args):
             raise RuntimeError(f"{function} reads values on the host, and a recording could not do that again")
+        if changes_device(args, kwargs):
+            raise RuntimeError(f"{function} brings tensors to another device, and a recording could not do that again")
         return function(*args, **kwargs)
 
 
@@ -152,10 +154,11 @@ def reads_values(function: Any, args: Any) -> bool:
     return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(function.tags))
 
 
-def comes_to_the_host(args: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether tensors of a GPU are brought to the host."""
-    device = kwargs.get("device")
-    return device is not None and torch.device(device).type == "cpu" and any(each.is_cuda for each in tensors(args))
+def changes_device(args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether tensors come from one device to another: as copies, or as places to look up. Single numbers may."""
+    given = {each.device.type for each in tensors((args, kwargs)) if each.ndim > 0}
+    asked = kwargs.get("device")
+    return len(given | ({torch.device(asked).type} if asked is not None and given else set())) > 1
 
 
 def tensors(made: Any) -> list[Tensor]:
