@@ -122,7 +122,7 @@ def asks(part: Any) -> bool:
 
 
 def to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    device, dtype = kwargs.get("device", tensor.device), kwargs.get("dtype", tensor.dtype)
+    device, dtype = kwargs.get("device") or tensor.device, kwargs.get("dtype") or tensor.dtype
     for each in args:
         device = each.device if isinstance(each, Tensor) else each if isinstance(each, str | torch.device) else device
         dtype = each.dtype if isinstance(each, Tensor) else each if isinstance(each, torch.dtype) else dtype

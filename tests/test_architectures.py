@@ -41,7 +41,8 @@ def generated(name: str) -> list[list[int]]:
 
 def check(name: str, target: sd.TransformersModel) -> list[Any]:
     """Compare all ways with transformers. -> the rounds in which K tokens were drafted"""
-    draft = sd.ModelDrafter(sd.TransformersModel(noisy(build(name), NOISE.get(name, 0.06))))
+    other = noisy(build(name), NOISE.get(name, 0.06)).to(target.device)
+    draft = sd.ModelDrafter(sd.TransformersModel(other))
     common = dict(max_new_tokens=NEW, sampling=sd.Sampling(temperature=0), stop=sd.Stop())
     truth = generated(name)
     assert [sd.autoregressive(target, prompt, **common).tokens for prompt in PROMPTS] == truth
