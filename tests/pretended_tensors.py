@@ -55,7 +55,8 @@ class Driver(TorchFunctionMode):
             return OWN[function](*args, **kwargs)
         to_gpu = bool(ours)
         if kwargs.get("device") is not None:
-            to_gpu, options["device"] = on_gpu(kwargs["device"]), CPU
+            to_gpu = on_gpu(kwargs["device"])
+            options["device"] = CPU if to_gpu else kwargs["device"]
         self.check(function, given, args, to_gpu)
         made = function(*lowered, **options)
         if not to_gpu:

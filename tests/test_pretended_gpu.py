@@ -51,6 +51,11 @@ def test_what_lies_there_stays_there(name: str, x: Tensor) -> None:
     assert x.is_cuda and isinstance(x.shape, torch.Size)
 
 
+def test_other_devices_are_what_they_are(x: Tensor) -> None:
+    assert torch.ones(2, device="meta").device.type == "meta"
+    assert x.new_ones(2, device="cpu").device.type == torch.ones(2).device.type == "cpu"
+
+
 def waits(call: Call, x: Tensor) -> int:
     """How often the host waits for the GPU, as CUDA tells."""
     with warnings.catch_warnings(record=True) as seen:
