@@ -15,7 +15,7 @@ CHROMIUM := command -v chromium || command -v chromium-browser || command -v goo
 .DEFAULT_GOAL := help
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
 
 lab: $(VENV)/lab.stamp ## open the first notebook in JupyterLab
 	$(BIN)/jupyter lab --ServerApp.root_dir=. $(FIRST)

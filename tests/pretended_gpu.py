@@ -73,6 +73,7 @@ class Generator(torch.Generator):
 
 def install() -> None:
     """From here on this process has a GPU."""
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"  # what is compiled would go past the driver
     properties = SimpleNamespace(
         name="a pretended GPU", total_memory=80 << 30, major=9, minor=0, L2_cache_size=50 << 20
     )
@@ -94,6 +95,7 @@ def install() -> None:
     DRIVER.__enter__()
 
 
-os.environ["TORCHDYNAMO_DISABLE"] = "1"  # what is compiled would go past the driver
-if not torch.cuda.is_available():
-    install()
+def pytest_configure(config: Any) -> None:
+    """As a plugin of pytest."""
+    if not torch.cuda.is_available():
+        install()

@@ -31,8 +31,8 @@ from specdec_lite.probe import probe
 GREEDY = sd.Sampling(temperature=0)
 COMMON = dict(max_new_tokens=40, sampling=GREEDY, stop=sd.Stop())
 EXPERTS = ["Mixtral", "DeepseekV3", "Qwen2Moe", "Olmoe", "GptOss"]  # the host asks which tokens an expert is given
+FROM_THE_HOST = "Falcon"  # its module picks heads by lists of places
 DENSE = [name for name in ARCHITECTURES if name not in EXPERTS]
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def graph(module: Any) -> sd.TransformersModel:
@@ -42,9 +42,12 @@ def graph(module: Any) -> sd.TransformersModel:
 # The same logits and texts
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("name", DENSE)
-def test_texts_are_those_of_transformers(name: str) -> None:
-    target = graph(build(name))
+def test_texts_are_those_of_transformers(name: str, device: str) -> None:
+    if (name, device) == (FROM_THE_HOST, "cuda"):
+        pytest.skip("no CUDA graph holds its passes: see test_a_pass_that_copies_from_the_host_runs_as_it_is")
+    target = graph(copy.deepcopy(build(name)).to(device))
     probe(target)
     check(name, target)
     assert (target.engine.name, target.engine.trouble) == ("graph", None)
@@ -244,6 +247,7 @@ def test_a_tape_refuses_what_a_graph_would(name: str) -> None:
 
 MOVES = {
     "away": lambda x: x.to("meta"),
+    "a number away": lambda x: x.sum().to("meta"),
     "into": lambda x: torch.zeros(3, device="meta").copy_(x),
     "places": lambda x: torch.zeros(3, device="meta")[x.long()],
 }
@@ -303,7 +307,6 @@ def test_on_a_gpu_it_is_the_default() -> None:
 
 
 @pytest.mark.gpu
-@NO_GPU
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["Llama", "Qwen3", "GPT2", "Gemma3", "Mistral", "Phi3"])
 def test_cuda_graphs_give_the_logits_of_no_cache(name: str, dtype: torch.dtype) -> None:
@@ -314,21 +317,7 @@ def test_cuda_graphs_give_the_logits_of_no_cache(name: str, dtype: torch.dtype) 
     assert model.engine.trouble is None and model.engine.name == "graph"
 
 
-FROM_THE_HOST = "Falcon"  # its module picks heads by lists of places
-
-
 @pytest.mark.gpu
-@NO_GPU
-@pytest.mark.parametrize("name", [name for name in DENSE if name != FROM_THE_HOST])
-def test_cuda_graphs_give_the_texts_of_transformers(name: str) -> None:
-    target = graph(copy.deepcopy(build(name)).to("cuda"))
-    probe(target)
-    check(name, target)
-    assert (target.engine.name, target.engine.trouble) == ("graph", None)
-
-
-@pytest.mark.gpu
-@NO_GPU
 def test_a_pass_that_copies_from_the_host_runs_as_it_is() -> None:
     model = graph(copy.deepcopy(build(FROM_THE_HOST)).to("cuda"))
     with pytest.warns(
@@ -340,7 +329,6 @@ def test_a_pass_that_copies_from_the_host_runs_as_it_is() -> None:
 
 
 @pytest.mark.gpu
-@NO_GPU
 def test_cuda_graphs_give_the_texts_of_the_other_engines() -> None:
     texts = []
     for engine in ("eager", "lean", "graph"):
@@ -365,7 +353,7 @@ def asking(module: Any) -> sd.TransformersModel:
     return model
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_pass_that_was_refused_leaves_nothing_behind(device: str) -> None:
     module = copy.deepcopy(build("Llama")).to(device)
     here = torch.cuda.current_stream() if device == "cuda" else None
@@ -379,7 +367,6 @@ def test_a_pass_that_was_refused_leaves_nothing_behind(device: str) -> None:
 
 
 @pytest.mark.gpu
-@NO_GPU
 def test_weights_that_lie_side_by_side_are_the_same_and_take_no_more_room() -> None:
     module = copy.deepcopy(build("Llama")).to("cuda", torch.float32)
     before = {name: value.clone() for name, value in module.state_dict().items()}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
+from test_synchronisation import waits_for_a_gpu
 from torch import Tensor, nn
 
 from specdec_lite.engines.recording import WARM_UP, recorder_for
 from specdec_lite.transfer import send
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = pytest.mark.gpu
 Call = Callable[[Tensor], object]
 
 
@@ -56,18 +56,6 @@ def test_other_devices_are_what_they_are(x: Tensor) -> None:
     assert x.new_ones(2, device="cpu").device.type == torch.ones(2).device.type == "cpu"
 
 
-def waits(call: Call, x: Tensor) -> int:
-    """How often the host waits for the GPU, as CUDA tells."""
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            call(x)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    return sum("called a synchroniz" in str(each.message) for each in seen)
-
-
 WAITING: dict[str, Call] = {
     "item": lambda x: x.sum().item(),
     "tolist": lambda x: x.tolist(),
@@ -93,7 +81,7 @@ QUEUED: dict[str, Call] = {
 
 @pytest.mark.parametrize("name", WAITING)
 def test_the_host_waits_and_no_graph_holds_that(name: str, x: Tensor) -> None:
-    assert waits(WAITING[name], x) == 1
+    assert waits_for_a_gpu(lambda: WAITING[name](x)) == 1
     stream = torch.cuda.current_stream()
     with pytest.raises(RuntimeError):
         recorder_for(x.device)(lambda: x + bool(WAITING[name](x) is not None))
@@ -102,7 +90,7 @@ def test_the_host_waits_and_no_graph_holds_that(name: str, x: Tensor) -> None:
 
 @pytest.mark.parametrize("name", QUEUED)
 def test_the_host_goes_on(name: str, x: Tensor) -> None:
-    assert waits(QUEUED[name], x) == 0
+    assert waits_for_a_gpu(lambda: QUEUED[name](x)) == 0
 
 
 def test_a_graph_does_it_again_with_the_numbers_of_now(x: Tensor) -> None:

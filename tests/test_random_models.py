@@ -138,7 +138,6 @@ def test_a_bench_says_that_the_weights_are_random(toys: None, capsys: pytest.Cap
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_it_is_made_there_in_bfloat16() -> None:
     device = torch.device("cuda", 0)
     before = torch.cuda.get_rng_state(device)

@@ -364,7 +364,6 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_no_checkpoint(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_toy_runs_on_a_gpu(roots: list[Path], tmp_path: Path) -> None:
     """Compiled where Triton is there; a loss every 20 steps; lessons stay in the GPU's memory."""
     make_pair(toy(compile=True), tmp_path, tmp_path / "pair", "cuda", roots)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pretended_gpu
 import pytest
 import torch
 from architectures import build
@@ -120,17 +121,11 @@ def test_a_planted_wait_of_each_kind_is_caught(models: tuple[Device, sd.ModelDra
     assert max(counts) > 1
 
 
-class Event:
-    """Stands for a CUDA event that the device reaches at once; waiting for it is a failure."""
+class Event(pretended_gpu.Event):
+    """A CUDA event that the device reaches at once; waiting for it is a failure."""
 
     def __init__(self, enable_timing: bool) -> None:
         assert enable_timing
-
-    def record(self, stream: object) -> None:
-        self.at = time.perf_counter()
-
-    def elapsed_time(self, other: Event) -> float:
-        return 1000 * (other.at - self.at)
 
     def synchronize(self) -> None:
         raise AssertionError("the host waited")
@@ -149,8 +144,19 @@ def test_a_gpu_s_last_phase_ends_on_the_host(monkeypatch: pytest.MonkeyPatch) ->
     assert seconds["draft"] + seconds["verify"] <= last - clock.began
 
 
+def waits_for_a_gpu(call: Callable[[], object]) -> int:
+    """How often the host waits for the GPU, as CUDA tells."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")  # which itself warns that it is a prototype
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchroniz" in str(each.message) for each in seen)
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("engine", ["eager", "lean", "graph"])
 @pytest.mark.parametrize("sampling", [sd.Sampling(0), sd.Sampling(0.8, top_k=7)], ids=["greedy", "filtered"])
 def test_a_gpu_says_the_same(sampling: sd.Sampling, engine: str) -> None:
@@ -160,11 +166,4 @@ def test_a_gpu_says_the_same(sampling: sd.Sampling, engine: str) -> None:
     run = start(target, sd.ModelDrafter(draft), PROMPTS, k=4, max_new_tokens=20, sampling=sampling)
     for _ in range(3):  # recorded, numbers drawn ahead
         run.round()
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")  # which itself warns that it is a prototype
-        try:
-            run.round()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    assert sum("called a synchroniz" in str(each.message) for each in seen) == 1
+    assert waits_for_a_gpu(run.round) == 1

@@ -155,10 +155,10 @@ def reads_values(function: Any, args: Any) -> bool:
 
 
 def changes_device(args: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether tensors come from one device to another: as copies, or as places to look up. Single numbers may."""
-    given = {each.device.type for each in tensors((args, kwargs)) if each.ndim > 0}
-    asked = kwargs.get("device")
-    return len(given | ({torch.device(asked).type} if asked is not None and given else set())) > 1
+    """Whether tensors come from one device to another: as copies, or as places to look up."""
+    given, asked = tensors((args, kwargs)), kwargs.get("device")
+    mixed = len({each.device.type for each in given if each.ndim > 0}) > 1  # a single number may be the host's
+    return mixed or (asked is not None and any(each.device.type != torch.device(asked).type for each in given))
 
 
 def tensors(made: Any) -> list[Tensor]:
