@@ -43,6 +43,14 @@ def reach(config: PreTrainedConfig) -> tuple[int | None, str | None]:
     return min(bounds, key=lambda bound: (bound[0], bound[1] is None), default=(None, None))
 
 
+def boundaries(config: PreTrainedConfig) -> set[int]:
+    """Positions at which the configuration says that something may change; none lies beyond the longest text."""
+    longest, _ = reach(config)
+    named = [longest, getattr(config, "original_max_position_embeddings", None)]
+    named += [scaling.get("original_max_position_embeddings") for scaling in _rotary_scalings(config)]
+    return {int(each) for each in named if each and (longest is None or each <= longest)}
+
+
 def _rotary_scalings(config: PreTrainedConfig) -> Iterator[dict[str, Any]]:
     """One for the whole model, or one for each kind of layer."""
     rope = getattr(config, "rope_parameters", None) or {}

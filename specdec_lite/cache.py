@@ -36,9 +36,11 @@ class Arena:
     """
 
     is_compileable = False  # asked by transformers
+    of: object = None  # what the model was when the text began
 
     def __init__(self, batch: int, capacity: int, device: torch.device | str = "cpu") -> None:
         self.batch, self.capacity, self.device = batch, capacity, torch.device(device)
+        self.position_limit = capacity  # no token has this position or a later one
         self.length = torch.zeros(batch, dtype=torch.long, device=device)  # [batch]
         self.lengths = [0] * batch  # the host's copy, so that attention can look at fewer slots
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
@@ -63,7 +65,8 @@ class Arena:
 
     def place(self, n: int) -> None:
         """The device's part: positions and slots, from `length` alone."""
-        self.positions = self.length.unsqueeze(1) + self._slots[:n]  # [batch, n]
+        self.places = self.length.unsqueeze(1) + self._slots[:n]  # [batch, n], slots of a row
+        self.positions = self.places  # in the text
         self._at: dict[int, Tensor] = {}  # by heads: slots to write to, among all
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
@@ -72,7 +75,7 @@ class Arena:
         Token i of a row sees slot j when j is not after it and, with a window, less than
         `window` slots before it. Additive, since eager attention adds what it is given.
         """
-        slots, at = self._slots[: self.visible], self.positions.unsqueeze(-1)  # [visible], [batch, n, 1]
+        slots, at = self._slots[: self.visible], self.places.unsqueeze(-1)  # [visible], [batch, n, 1]
         hidden = slots > at  # [batch, n, visible]
         if window is not None:
             hidden |= slots <= at - window
@@ -97,7 +100,7 @@ class Arena:
             if heads not in self._first:
                 every = torch.arange(self.batch * heads, device=self.device)
                 self._first[heads] = every.view(self.batch, heads, 1) * self.capacity
-            self._at[heads] = (self._first[heads] + self.positions.unsqueeze(1)).flatten()
+            self._at[heads] = (self._first[heads] + self.places.unsqueeze(1)).flatten()
         return self._at[heads]
 
     def append(self, n: int) -> None:
@@ -114,6 +117,14 @@ class Arena:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """The tokens that the longest row holds (transformers asks)."""
         return max(self.lengths)
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """The same, as transformers asks when it makes a mask by itself."""
+        return self.get_seq_length(layer_idx)
+
+    def get_mask_sizes(self, *_: object) -> tuple[int, int]:
+        """How many slots attention looks at, and the first of them (transformers asks)."""
+        return self.visible, 0
 
     @property
     def nbytes(self) -> int:

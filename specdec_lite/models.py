@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -14,11 +16,16 @@ from torch import Tensor
 
 from .architecture import reach, refusal, windows
 from .cache import Arena
-from .engines import build
+from .engines import Engine, GraphEngine, build
+from .engines.snapshot import Snapshot
 from .transfer import send
 
 if TYPE_CHECKING:  # importing transformers takes longer than importing torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+CHUNK = 512  # tokens that a pass with a mask takes at most: the mask has as many rows
+LEAST_CAUSAL = 33  # tokens; a shorter beginning of a text takes a mask like every other block
 
 
 class LanguageModel(Protocol):
@@ -38,7 +45,7 @@ class LanguageModel(Protocol):
 
 
 def prefill(model: LanguageModel, cache: Arena, texts: Sequence[Sequence[int]]) -> None:
-    """Fill `cache` with all but the last token of each text, in one forward.
+    """Fill `cache` with all but the last token of each text.
 
     The last token stays out: the next round feeds it, so a round always begins with one token
     whose logits are not known yet. Shorter rows are padded on the right; the padding is forgotten.
@@ -54,7 +61,8 @@ def prefill(model: LanguageModel, cache: Arena, texts: Sequence[Sequence[int]]) 
 class TransformersModel:
     """A transformers causal language model behind the arena.
 
-    Nothing of the module is changed, but the lean engine moves its weights: they become views of fewer matrices.
+    Nothing of the module is changed. What runs is what the module would compute now: it is looked at again when a
+    text begins (see `engines.snapshot`), and while a text is decoded it has to stay as it is.
 
     Args:
         module: the model, in evaluation mode.
@@ -63,29 +71,48 @@ class TransformersModel:
             records either and replays it; "auto" chooses by device and model (see `load_pair`).
 
     Raises:
-        ValueError: the module is in training mode, where dropout would make every forward differ, or its
-            configuration or class says that keys, values, mask and positions are not all of it.
+        ValueError: the module or a part of it is in training mode, where dropout would make every forward differ, or
+            its configuration or class says that keys, values, mask and positions are not all of it.
     """
 
     def __init__(
         self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, engine: str = "eager"
     ) -> None:
-        if module.training:
-            raise ValueError(f"{type(module).__name__} is in training mode: call its .eval() first")
+        self.module, self.tokenizer, self.engine_name = module, tokenizer, engine
+        self.watched = True  # False while nothing can change, so that nothing is compared
+        self._take()
+
+    def _take(self) -> None:
+        """Make an engine for the module as it is now, and read what its configuration says."""
+        module = self.module
+        for name, part in module.named_modules():
+            if part.training:
+                where = f" (its part {name})" if name and not module.training else ""
+                raise ValueError(f"{type(module).__name__}{where} is in training mode: call its .eval() first")
         if cause := refusal(module):
             raise ValueError(
                 f"{type(module).__name__} cannot be decoded here: {cause}; take a decoder-only model whose whole "
                 "state is a cache of keys and values"
             )
         config = module.config.get_text_config()
-        self.module, self.tokenizer = module, tokenizer
         self.vocab_size: int = config.vocab_size
         self.context, self.context_reason = reach(config)
         self.device, self.dtype = module.device, module.dtype
         self.end_tokens = _end_tokens(module)
         self.layers: int = config.num_hidden_layers
         self.windows = windows(config)
-        self.engine = build(module, engine)
+        with plain_arithmetic(self.device):
+            self.engine = build(module, self.engine_name)
+            self._seen = Snapshot(module, self.engine.copied)
+        self._weights = [each for each in module.parameters() if not each.is_inference()]
+
+    def refresh(self) -> None:
+        """Take the module anew if anything of it was changed. Errors as for a new model."""
+        if self.watched and self._seen.changed(self.module):
+            trouble = getattr(self.engine, "trouble", None)
+            self._take()
+            if trouble and isinstance(self.engine, GraphEngine):
+                self.engine.trouble = trouble  # what could not be recorded is not tried at every text
 
     @property
     def parameters(self) -> int:
@@ -93,20 +120,65 @@ class TransformersModel:
         return sum(p.numel() for p in self.module.parameters())
 
     def new_cache(self, batch: int, capacity: int) -> Arena:
-        return self.engine.new_cache(batch, capacity, self.device)
+        """Begin a text. Errors as for a new model."""
+        self.refresh()
+        cache = self.engine.new_cache(batch, capacity, self.device)
+        cache.of = self._state()
+        return cache
 
     def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
-        logits = self.engine.run(self._pass, tokens, cache, last_only, tuple(self.windows.items()))
-        cache.append(tokens.shape[1])
-        return logits  # [batch, n, vocab]
+        """As for any `LanguageModel`.
 
-    def _pass(self, tokens: Tensor, cache: Arena, last_only: bool) -> Tensor:
+        Raises:
+            RuntimeError: weights were changed after the text had begun.
+        """
+        if cache.of is not None and cache.of != self._state():
+            raise RuntimeError(
+                f"{type(self.module).__name__} was changed while a text was being decoded, and the cache holds keys of "
+                "what it was: begin the text again"
+            )
+        causal = self._is_causal(tokens, cache)
+        run = partial(self._pass, causal=causal)
+        logits = []
+        with plain_arithmetic(self.device):
+            for block in tokens.split(tokens.shape[1] if causal else CHUNK, 1):  # [batch, n or CHUNK or fewer]
+                logits.append(self.engine.run(run, block, cache, last_only, tuple(self.windows.items())))
+                cache.append(block.shape[1])
+        return logits[-1] if last_only or len(logits) == 1 else torch.cat(logits, 1)  # [batch, n, vocab]
+
+    def _is_causal(self, tokens: Tensor, cache: Arena) -> bool:
+        """Whether these are texts from their first token on, each of which sees all before it: no mask says more."""
+        begins = tokens.shape[1] >= LEAST_CAUSAL and not any(cache.lengths)
+        return begins and self.engine.causal and not any(self.windows.values())
+
+    def _state(self) -> tuple[Engine, list[int]]:
+        """What changes with every engine and with every operation that writes to a weight."""
+        return self.engine, [weight._version for weight in self._weights]
+
+    def _pass(self, tokens: Tensor, cache: Arena, last_only: bool, causal: bool) -> Tensor:
         """All that the device does, and nothing that the host has to read: a graph can record it."""
-        masks = {kind: cache.mask(self.dtype, window) for kind, window in self.windows.items()}
+        if causal:
+            cache.visible = tokens.shape[1]
+        masks = {kind: None if causal else cache.mask(self.dtype, window) for kind, window in self.windows.items()}
         positions = cache.positions  # [batch, n]
         if self.context is not None:  # padding may lie beyond the last position there is
             positions = positions.clamp_max(self.context - 1)
         return self.engine(tokens, positions, masks, cache, last_only)  # [batch, n, vocab]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the engine, which is made again: it may hold what only this process can."""
+        return {name: value for name, value in vars(self).items() if name not in ("engine", "_seen", "_weights")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._take()
+
+
+def plain_arithmetic(device: torch.device) -> AbstractContextManager[Any]:
+    """As outside of torch.autocast, which would change the dtype under what is written in the model's own."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _end_tokens(module: PreTrainedModel) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,24 +58,6 @@ def test_lean_text_is_that_of_transformers(name: str) -> None:
     assert sd.autoregressive(target, PROMPT, **common).tokens == theirs[0, len(PROMPT) :].tolist()
     made = sd.speculative(target, sd.ModelDrafter(draft), [PROMPT, [3]], k=4, **common)
     assert made.tokens[0] == theirs[0, len(PROMPT) :].tolist()
-
-
-@pytest.mark.parametrize(
-    ("part", "words"),
-    [
-        (lambda engine: setattr(engine, "turns", {n: each.roll(1, 0) for n, each in engine.turns.items()}), "cached"),
-        (lambda engine: setattr(engine.layers[0], "scale", 0.3), "cached"),
-        (lambda engine: setattr(engine.layers[1], "index", 0), "cached"),
-        (lambda engine: engine.layers.reverse(), "cached"),
-    ],
-    ids=["positions off by one", "another scale", "layers share a cache", "layers in another order"],
-)
-def test_a_lean_engine_that_is_wrong_fails_the_probe(part: Any, words: str) -> None:
-    model = sd.TransformersModel(build("Llama"), engine="lean")
-    probe(model)
-    part(model.engine)
-    with pytest.raises(ValueError, match=f"other logits in a {words} forward"):
-        probe(model)
 
 
 def test_no_key_is_copied_for_queries_that_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +176,7 @@ def test_lean_takes_only_what_it_knows() -> None:
     hooked, replaced = llama(), llama()
     hooked.model.layers[1].register_forward_hook(lambda *_: None)
     replaced.model.norm.forward = replaced.model.norm.forward  # as accelerate does, to fetch weights
-    for module in (changed, hooked, replaced, build("GPT2")):
+    for module in (changed.eval(), hooked, replaced, build("GPT2")):
         assert not fits(module)
         assert sd.TransformersModel(module, engine="auto").engine.name == "eager"
         with pytest.raises(ValueError, match="the lean engine runs Llama.*engine='eager' runs it"):
@@ -258,7 +239,7 @@ onednn = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_convolution_pointwis
 @pytest.mark.parametrize(("outputs", "inputs"), [(64, 32), (37, 50)], ids=["even", "odd"])
 def test_a_kernel_for_each_number_of_rows_gives_the_same(outputs: int, inputs: int, bias: bool) -> None:
     (made,) = layers(outputs, inputs=inputs, bias=bias)
-    run = ByRows(made.weight, made.bias)
+    run = ByRows([made.weight], made.bias)
     for rows in range(1, 41):
         x = torch.randn(rows, inputs)
         found = run(x)
@@ -274,7 +255,7 @@ def test_a_kernel_for_each_number_of_rows_gives_the_same(outputs: int, inputs: i
 @torch.inference_mode()
 def test_strips_are_made_again_for_another_number_of_threads() -> None:
     (made,) = layers(64)
-    run, threads, x = ByRows(made.weight, None), torch.get_num_threads(), torch.randn(3, 64)
+    run, threads, x = ByRows([made.weight], None), torch.get_num_threads(), torch.randn(3, 64)
     first = run.strips
     try:
         run(x)
@@ -321,18 +302,6 @@ def test_weights_stay_what_they_were_in_whatever_mode_an_engine_is_built(inferen
     with torch.set_grad_enabled(not inference):
         logits = module(input_ids=torch.tensor([PROMPT]), use_cache=False).logits
     assert logits.requires_grad == (not inference)
-
-
-def test_weights_side_by_side_keep_their_values_and_are_saved_as_before(tmp_path: Path) -> None:
-    module = llama()
-    before = {name: weight.clone() for name, weight in module.state_dict().items()}
-    sd.TransformersModel(module, engine="lean")
-    attention = module.model.layers[0].self_attn
-    assert attention.q_proj.weight.untyped_storage().data_ptr() == attention.k_proj.weight.untyped_storage().data_ptr()
-    module.save_pretrained(tmp_path)
-    again = type(module).from_pretrained(tmp_path)
-    for found in (module.state_dict(), again.state_dict()):
-        assert all(torch.equal(found[name], weight) for name, weight in before.items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

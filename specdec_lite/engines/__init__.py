@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENGINES = ("auto", "eager", "lean", "graph")
-LARGE = 2_000_000_000  # weights; a second, packed copy of more is not taken without being asked for
+LARGE = 2_000_000_000  # weights; a second copy of more is not taken without being asked for
 
 
 def build(module: PreTrainedModel, engine: str) -> Engine:
@@ -51,5 +51,5 @@ def build(module: PreTrainedModel, engine: str) -> Engine:
     graph = engine == "graph" or (engine == "auto" and device == "cuda")
     if graph:
         recorder_for(module.device)  # refuses before a packed copy is made
-    made = LeanEngine(module) if lean else EagerEngine(module)
+    made = LeanEngine(module, copy=small or device == "cpu") if lean else EagerEngine(module)
     return GraphEngine(made, type(module).__name__) if graph else made

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..architecture import cache_name
 from ..cache import Arena
 from .attention import without_copies
-from .engine import Engine
+from .engine import Engine, Masks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,8 +22,10 @@ class EagerEngine(Engine):
 
     def __init__(self, module: PreTrainedModel) -> None:
         self.module, self.cache_name = module, cache_name(module)
+        # without a mask this kernel sees to causality by itself, and others would make one of n x n
+        self.causal = getattr(module.config.get_text_config(), "_attn_implementation", None) == "sdpa"
 
-    def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
+    def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: Arena, last: bool) -> Tensor:
         with without_copies():
             return self.module(
                 input_ids=tokens,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,14 +10,19 @@ from torch import Tensor
 from ..cache import Arena
 
 Pass = Callable[[Tensor, Arena, bool], Tensor]  # tokens [batch, n], where they were placed, last logits only -> logits
+Masks = dict[
+    str, Tensor | None
+]  # for each kind of layer [batch, 1, n, visible]; None for a whole text, which is causal
 
 
 class Engine:
     """Runs one model, as it comes. `GraphEngine` runs passes that it has recorded."""
 
     name: str
+    causal = False  # whether it runs a text from its first token without a mask
+    copied: Sequence[Tensor] = ()  # weights of the module that it holds a second time
 
-    def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
+    def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: Arena, last: bool) -> Tensor:
         """The model itself. tokens and positions [batch, n] -> logits [batch, n or 1, vocab]"""
         raise NotImplementedError
 

@@ -70,6 +70,7 @@ class GraphEngine(Engine):
 
     def __init__(self, inner: Engine, who: str) -> None:
         self.inner, self.who = inner, who
+        self.copied, self.causal = inner.copied, inner.causal
         self.spare: list[Lent] = []
         self.trouble: str | None = None  # why nothing is recorded any more
         self.recorded, self.seconds = 0, 0.0  # how many passes, and what recording them took

@@ -14,27 +14,31 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import embedding, rms_norm
 
-from ..architecture import FULL, SLIDING, windows
+from ..architecture import FULL, SLIDING, reach, windows
 from ..cache import Arena, doubled
-from .attention import attend, for_groups
-from .engine import Engine
+from .attention import attend, for_groups, own_attention
+from .engine import Engine, Masks
 from .linear import Product, product
+from .snapshot import everywhere, grows, listeners
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
+MAKERS = ("transformers.", "torch.")
 
 
 def fits(module: PreTrainedModel) -> bool:
-    """Whether this is a plain model of the family: its own class, ordinary linear layers, nobody listening in."""
+    """Whether this is a plain model of the family: its own classes, ordinary linear layers, nobody listening in."""
     parts = list(module.modules())
     linears = [each for name, each in module.named_modules() if name.endswith(("_proj", "lm_head"))]
     return (
         type(module).__name__ in FAMILY
-        and type(module).__module__.startswith("transformers.")
         and all(type(each) is nn.Linear for each in linears)
-        and not any(each._forward_hooks or each._forward_pre_hooks or "forward" in vars(each) for each in parts)
+        and all(made.__module__.startswith(MAKERS) for each in parts for made in (type(each), type(each).forward))
+        and not any(listeners(each) or "forward" in vars(each) for each in parts)
+        and not everywhere()
+        and own_attention(module.config.get_text_config())
     )
 
 
@@ -44,6 +48,7 @@ class Norm:
     def __init__(self, norm: Any) -> None:
         self.weight, self.epsilon = norm.weight.detach(), norm.variance_epsilon
         width = len(self.weight)
+        # in float32 on a CPU a second copy
         self.scaled, self.floor = self.weight * width**0.5, self.weight.new_tensor((width * self.epsilon) ** 0.5)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -58,13 +63,13 @@ class Norm:
 class Layer:
     """One decoder layer: attention, then the gated feed-forward part, each added to what came in."""
 
-    def __init__(self, layer: Any, index: int, kind: str) -> None:
+    def __init__(self, layer: Any, index: int, kind: str, copy: bool) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.index, self.kind, self.scale, self.head_dim = index, kind, attention.scaling, attention.head_dim
-        self.qkv: Product = product([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.out: Product = product([attention.o_proj])
-        self.gate_up: Product = product([mlp.gate_proj, mlp.up_proj])
-        self.down: Product = product([mlp.down_proj])
+        self.qkv: Product = product([attention.q_proj, attention.k_proj, attention.v_proj], copy)
+        self.out: Product = product([attention.o_proj], copy)
+        self.gate_up: Product = product([mlp.gate_proj, mlp.up_proj], copy)
+        self.down: Product = product([mlp.down_proj], copy)
         self.activation = mlp.act_fn.forward  # nobody listens in: see `fits`
         self.heads = attention.q_proj.out_features // self.head_dim
         self.kv_heads = attention.k_proj.out_features // self.head_dim
@@ -72,7 +77,7 @@ class Layer:
         named = hasattr(attention, "q_norm")  # Qwen3 normalises queries and keys
         self.qk_norms = [Norm(attention.q_norm), Norm(attention.k_norm)] if named else None
 
-    def __call__(self, x: Tensor, turns: Tensor, mask: Tensor, cache: Arena) -> Tensor:
+    def __call__(self, x: Tensor, turns: Tensor, mask: Tensor | None, cache: Arena) -> Tensor:
         """One layer over x [batch, n, width] -> [batch, n, width].
 
         turns [batch, n, 2, 1, head_dim], mask [batch, 1, group * n, visible].
@@ -81,7 +86,7 @@ class Layer:
         gate, up = self.gate_up(self.norms[1](x)).chunk(2, -1)
         return x + self.down(self.activation(gate) * up)
 
-    def attend(self, x: Tensor, turns: Tensor, mask: Tensor, cache: Arena) -> Tensor:
+    def attend(self, x: Tensor, turns: Tensor, mask: Tensor | None, cache: Arena) -> Tensor:
         batch, n, _ = x.shape
         qkv = self.qkv(x).view(batch, n, -1, self.head_dim)  # [batch, n, heads + 2 kv_heads, head_dim]
         qk, values = qkv.split_with_sizes([self.heads + self.kv_heads, self.kv_heads], 2)
@@ -96,40 +101,58 @@ class Layer:
 
 
 class LeanEngine(Engine):
-    """Runs a model of the family. After a change to the module make a new one: some of its weights are copies.
+    """Runs a model of the family.
 
     On a CPU in float32 it holds a packed copy of the weights (see `packing`), which is memory given for
     time. Its logits differ from the module's by the order of sums, a few 1e-6 of their spread.
+
+    Args:
+        module: a model that `fits`.
+        copy: whether weights may be held a second time (see `product`).
     """
 
     name = "lean"
+    causal = True
 
-    def __init__(self, module: PreTrainedModel) -> None:
+    def __init__(self, module: PreTrainedModel, copy: bool = True) -> None:
         config, body = module.config.get_text_config(), module.model
-        windowed = windows(config)
+        windowed, (self.context, _) = windows(config), reach(config)
         kinds = getattr(config, "layer_types", None) or [SLIDING if SLIDING in windowed else FULL] * len(body.layers)
-        self.layers = [Layer(each, i, kind) for i, (each, kind) in enumerate(zip(body.layers, kinds, strict=True))]
+        numbered = enumerate(zip(body.layers, kinds, strict=True))
+        self.layers = [Layer(each, i, kind, copy) for i, (each, kind) in numbered]
         self.embedding, self.rotary, self.norm = body.embed_tokens.weight.detach(), body.rotary_emb, Norm(body.norm)
-        self.head = product([module.lm_head])
+        self.head = product([module.lm_head], copy)
         self.group = self.layers[0].heads // self.layers[0].kv_heads
-        self.turns: dict[int, Tensor] = {}  # by length; none is let go, since recorded passes read them
+        self.turns: dict[int, Tensor] = {}  # by length; none is let go while recorded passes may read it
+        parts = [*body.layers, body.norm, module.lm_head] if copy else []
+        self.copied = [weight.detach() for part in parts for weight in part.parameters()]
+        own = vars(self.rotary)
+        self.copied += [each for name, each in own["_buffers"].items() if name != "inv_freq" or not grows(own)]
 
-    def __call__(self, tokens: Tensor, positions: Tensor, masks: dict[str, Tensor], cache: Arena, last: bool) -> Tensor:
-        x, turns = embedding(tokens, self.embedding), self.turns_for(cache.capacity)[positions]
-        masks = {kind: for_groups(mask, self.group) for kind, mask in masks.items()}
+    def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: Arena, last: bool) -> Tensor:
+        x, turns = embedding(tokens, self.embedding), self.turns_for(cache.position_limit)[positions]
+        masks = {kind: mask if mask is None else for_groups(mask, self.group) for kind, mask in masks.items()}
         for layer in self.layers:
             x = layer(x, turns, masks[layer.kind], cache)
         return self.head(self.norm(x[:, -1:] if last else x))
 
-    def turns_for(self, capacity: int) -> Tensor:
-        """Rotary angles of that many positions or more."""
-        if (length := doubled(64, capacity)) not in self.turns:
-            self.turns[length] = self._turns(length)
+    def forget(self) -> None:
+        self.turns.clear()
+
+    def turns_for(self, positions: int) -> Tensor:
+        """Rotary angles of that many positions or more, but none beyond the context."""
+        if (length := doubled(64, positions)) not in self.turns:
+            self.turns[length] = self._turns(min(length, self.context or length))
         return self.turns[length]
 
     def _turns(self, length: int) -> Tensor:
-        """cos, and sin with the sign of the rotation. -> [length, 2, 1, head_dim]"""
+        """cos, and sin with the sign of the rotation. -> [length, 2, 1, head_dim]
+
+        Some scalings choose the angles by the highest position that they are asked for, and keep to them: so no
+        position is asked for that no text has, and first a short text's, from which they begin anew.
+        """
         positions = torch.arange(length, device=self.embedding.device).unsqueeze(0)
+        self.rotary(self.embedding, position_ids=positions[:, :1])
         cos, sin = (each[0] for each in self.rotary(self.embedding, position_ids=positions))  # [length, head_dim]
         sign = torch.ones_like(sin[0])
         sign[: len(sign) // 2] = -1

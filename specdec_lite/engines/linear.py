@@ -8,7 +8,6 @@ times one. Weights packed for kernels made for few rows do. `specdec roofline` m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -17,37 +16,29 @@ from torch.nn.functional import linear
 from .packing import Product, packed
 
 
-def product(layers: Sequence[nn.Linear]) -> Product:
+def product(layers: Sequence[nn.Linear], copy: bool = True) -> Product:
     """One function for the products of several layers with the same input, outputs one after another.
 
-    Their weights become views of one matrix: they move, keep their values, and take no more memory. On a CPU
-    in float32 a packed copy is made besides, where it helps.
+    The layers are left alone. With `copy` their weights are held a second time where that saves time: packed on a CPU
+    in float32, else joined to one matrix if there are several.
     """
-    weight, bias = side_by_side(layers), _joined(layers)
+    if not copy:
+        return lambda x: _side_by_side([linear(x, each.weight, each.bias) for each in layers])
+    parts = [each.weight.detach() for each in layers]
+    weight, bias = _joined(parts), _joined_bias(layers)  # [outputs, inputs], [outputs]
     packs = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return (packs and packed(weight, bias)) or (lambda x: linear(x, weight, bias))
+    return (packs and packed(weight, bias, parts)) or (lambda x: linear(x, weight, bias))
 
 
-def side_by_side(layers: Sequence[nn.Linear]) -> Tensor:
-    """Make the layers' weights views of one matrix, their rows one after another. -> [outputs, inputs]"""
-    weights = [each.weight for each in layers]
-    first, outputs = weights[0], [len(each) for each in weights]
-    ends = [first.storage_offset() + n * first.shape[1] for n in accumulate(outputs, initial=0)]
-    together = all(
-        each.is_contiguous()
-        and each.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        and each.storage_offset() == at
-        for each, at in zip(weights, ends, strict=False)
-    )
-    with torch.inference_mode(first.is_inference()), torch.no_grad():  # they stay what they were
-        whole = first.as_strided((sum(outputs), first.shape[1]), first.stride()) if together else torch.cat(weights)
-        for each, part in zip(weights, whole.split(outputs), strict=True):
-            each.data = part
-        return whole.detach()
+def _side_by_side(products: Sequence[Tensor]) -> Tensor:
+    return products[0] if len(products) == 1 else torch.cat(list(products), -1)
 
 
-def _joined(layers: Sequence[nn.Linear]) -> Tensor | None:
+def _joined(weights: Sequence[Tensor]) -> Tensor:
+    return weights[0].detach() if len(weights) == 1 else torch.cat(list(weights)).detach()
+
+
+def _joined_bias(layers: Sequence[nn.Linear]) -> Tensor | None:
     if all(each.bias is None for each in layers):
         return None
-    pieces = [each.weight.new_zeros(len(each.weight)) if each.bias is None else each.bias for each in layers]
-    return torch.cat(pieces).detach()
+    return _joined([each.weight.new_zeros(len(each.weight)) if each.bias is None else each.bias for each in layers])

@@ -7,7 +7,8 @@ blocks. All of them are torch's own operations on a CPU; where one is missing th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +22,16 @@ LANES = 8  # numbers of float32 that a register of AVX2 holds
 MANY = 32  # rows; beyond, arithmetic decides and no order of the weights helps
 
 
-def packed(weight: Tensor, bias: Tensor | None) -> Product | None:
-    """The product with a packed copy of these weights, float32 on a CPU; None where no way is there or helps."""
-    return next((made for way in (half, by_rows, blocks) if (made := way(weight, bias)) is not None), None)
+def packed(weight: Tensor, bias: Tensor | None, parts: Sequence[Tensor] | None = None) -> Product | None:
+    """The product with a packed copy of these weights, float32 on a CPU; None where no way is there or helps.
+
+    Args:
+        weight: [outputs, inputs].
+        bias: [outputs], or None.
+        parts: matrices that are there anyway and of which `weight` was joined, so that it need not be kept.
+    """
+    ways = half, partial(by_rows, parts=parts), blocks
+    return next((made for way in ways if (made := way(weight, bias)) is not None), None)
 
 
 def half(weight: Tensor, bias: Tensor | None) -> Product | None:
@@ -44,12 +52,12 @@ def half(weight: Tensor, bias: Tensor | None) -> Product | None:
     return lambda x: run(x, packed, bias)
 
 
-def by_rows(weight: Tensor, bias: Tensor | None) -> Product | None:
+def by_rows(weight: Tensor, bias: Tensor | None, parts: Sequence[Tensor] | None = None) -> Product | None:
     """oneDNN on a processor with AVX2 and nothing wider, where this was measured to beat `blocks`."""
     if weight.numel() < WORTH_PACKING or torch.backends.cpu.get_cpu_capability() != "AVX2":
         return None
     try:
-        made = ByRows(weight, bias)
+        made = ByRows(parts or [weight], bias)
         made(weight[:1]), made(weight[:FEW])
     except (AttributeError, RuntimeError, NotImplementedError):
         return None
@@ -64,24 +72,25 @@ class ByRows:
     Some more change places with the weights: each weight meets all rows of a register at once.
 
     Args:
-        weight: [outputs, inputs], contiguous; held, not copied.
-        bias: [outputs], or None.
+        weights: each [outputs, inputs], contiguous, one product after another; held, not copied.
+        bias: [all outputs], or None.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight, self.bias = weight, bias
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+        self.weights, self.bias = [each.detach() for each in weights], bias
         self.pack()
 
     def pack(self) -> None:
         """Make the strips. oneDNN chooses their width by the threads that there are."""
         self.threads = torch.get_num_threads()
-        kernel, pixels = self.weight[:, :, None, None], [1, self.weight.shape[1], 1, FEW]
+        weight = torch.cat(self.weights) if len(self.weights) > 1 else self.weights[0]
+        kernel, pixels = weight[:, :, None, None], [1, weight.shape[1], 1, FEW]
         self.strips = torch.ops.mkldnn._reorder_convolution_weight(kernel, [0, 0], [1, 1], [1, 1], 1, pixels)
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.numel() // x.shape[-1]
         if rows == 1 or rows > MANY:
-            return _linear(x, self.weight, self.bias)
+            return self._with_bias([_linear(x, each, None) for each in self.weights])
         flat = x.reshape(rows, -1)  # [rows, inputs]
         made = self.few(flat) if rows <= FEW else self.some(flat)  # [rows, outputs]
         return made.view(*x.shape[:-1], -1)
@@ -101,7 +110,11 @@ class ByRows:
     def some(self, x: Tensor) -> Tensor:
         rows = len(x)
         x = pad(x, (0, 0, 0, -rows % LANES))  # whole registers
-        made = _linear(self.weight, x, None).t()[:rows].contiguous()
+        return self._with_bias([_linear(each, x, None).t()[:rows] for each in self.weights])
+
+    def _with_bias(self, products: list[Tensor]) -> Tensor:
+        """The parts' products side by side, each [..., outputs]. -> [..., all outputs], contiguous"""
+        made = products[0].contiguous() if len(products) == 1 else torch.cat(products, -1)
         return made if self.bias is None else made + self.bias
 
 

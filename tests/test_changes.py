@@ -1,0 +1,334 @@
+"""A module changed after loading: what runs is what it would compute now, or a clear error, never a mixture."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import pytest
+import torch
+from architectures import build
+from tiny import PROMPT, VOCAB, llama, noisy
+from torch import nn
+from torch.nn.utils import parametrize, prune
+
+import specdec_lite as sd
+from specdec_lite.probe import probe
+
+ENGINES = ["eager", "lean", "graph", "auto"]
+GREEDY = sd.Sampling(temperature=0)
+COMMON = dict(max_new_tokens=9, seed=4, stop=sd.Stop())
+Change = Callable[[Any], Any]
+
+
+def attention(module: Any) -> Any:
+    return module.model.layers[0].self_attn
+
+
+def linear(outputs: int, inputs: int) -> nn.Linear:
+    """Other weights than those of `llama()`."""
+    made = nn.Linear(inputs, outputs, bias=False, dtype=torch.float64).eval()
+    nn.init.normal_(made.weight, std=0.4, generator=torch.Generator().manual_seed(5))
+    return made
+
+
+class Adapted(nn.Linear):
+    """A linear layer with something added, as adapters are."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__(inner.in_features, inner.out_features, bias=False, dtype=inner.weight.dtype)
+        self.weight, self.added = inner.weight, linear(inner.out_features, inner.in_features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + self.added(x)
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return 2 * weight
+
+
+@torch.no_grad()
+def in_place(module: Any) -> None:
+    attention(module).v_proj.weight.mul_(-1)
+
+
+def behind_its_back(module: Any) -> None:
+    """No version counter sees what goes through `.data`, as when adapters are merged."""
+    attention(module).o_proj.weight.data += 0.5
+
+
+def one_number(module: Any) -> None:
+    attention(module).v_proj.weight.data[7, 3] += 30
+
+
+def rows_change_places(module: Any) -> None:
+    weight = module.lm_head.weight.data
+    weight[[3, 4]] = weight[[4, 3]].clone()
+
+
+def one_step_of_an_optimiser(module: Any) -> None:
+    module.requires_grad_(True)
+    module(input_ids=torch.tensor([PROMPT]), labels=torch.tensor([PROMPT])).loss.backward()
+    torch.optim.SGD(module.parameters(), lr=3.0).step()
+
+
+def a_bias(module: Any) -> None:
+    module.lm_head.bias = nn.Parameter(torch.arange(VOCAB).double() % 5)
+
+
+def norms_weights(module: Any) -> None:
+    module.model.norm.weight.data[::2] = -3
+
+
+def the_embedding(module: Any) -> None:
+    module.model.embed_tokens.weight.data = module.model.embed_tokens.weight.data.flip(0)
+
+
+def a_hook(module: Any) -> None:
+    module.model.layers[1].mlp.register_forward_hook(lambda _, __, out: -out)
+
+
+def a_pre_hook(module: Any) -> None:
+    module.model.norm.register_forward_pre_hook(lambda _, given: (given[0].flip(-1),))
+
+
+def another_forward(module: Any) -> None:
+    norm = module.model.layers[1].input_layernorm
+    norm.forward = MethodType(lambda self, x: x, norm)
+
+
+def frequencies(module: Any) -> None:
+    module.model.rotary_emb.inv_freq.mul_(0.3)
+
+
+def pruned(module: Any) -> None:
+    prune.random_unstructured(attention(module).q_proj, "weight", 0.7)
+
+
+def another_head(module: Any) -> None:
+    attention(module).k_proj = Adapted(attention(module).k_proj)
+
+
+CHANGES: dict[str, Change] = {
+    "values in place": in_place,
+    "values through .data": behind_its_back,
+    "one number through .data": one_number,
+    "rows of the head change places": rows_change_places,
+    "norms": norms_weights,
+    "the embedding": the_embedding,
+    "an optimiser's step": one_step_of_an_optimiser,
+    "load_state_dict": lambda module: module.load_state_dict(llama(9).state_dict()),
+    "load_state_dict by reference": lambda module: module.load_state_dict(llama(9).state_dict(), assign=True),
+    "a parameter replaced": lambda module: setattr(attention(module).q_proj, "weight", linear(16, 16).weight),
+    "a parameter's data replaced": lambda module: setattr(module.lm_head.weight, "data", linear(VOCAB, 16).weight),
+    "a bias added": a_bias,
+    "a submodule replaced": lambda module: setattr(module, "lm_head", linear(VOCAB, 16)),
+    "a layer fewer": lambda module: setattr(module.model, "layers", module.model.layers[:1]),
+    "an adapter": another_head,
+    "a hook": a_hook,
+    "a hook before": a_pre_hook,
+    "a forward of its own": another_forward,
+    "a parametrisation": lambda module: parametrize.register_parametrization(module.lm_head, "weight", Doubled()),
+    "pruned": pruned,
+    "a setting": lambda module: setattr(attention(module), "scaling", 0.1),
+    "an epsilon": lambda module: setattr(module.model.norm, "variance_epsilon", 5.0),
+    "frequencies": frequencies,
+    "another dtype": lambda module: module.float(),
+    "more tokens": lambda module: torch.manual_seed(0) and module.resize_token_embeddings(VOCAB + 4, mean_resizing=False),
+}  # fmt: skip
+
+
+def first(model: sd.TransformersModel) -> torch.Tensor:
+    """The distribution of a text's first token, with a drafter at work. -> [vocab]"""
+    made = sd.speculative(model, sd.PromptLookupDrafter(), PROMPT, trace="full", **COMMON)
+    return torch.tensor(made.trace.rounds[0].full_target[0], dtype=torch.float64)
+
+
+def truth(module: Any) -> torch.Tensor:
+    """The same, without cache or engine. -> [vocab]"""
+    with torch.no_grad():
+        return module(input_ids=torch.tensor([PROMPT]), use_cache=False).logits[0, -1].double().softmax(-1)
+
+
+def text(model: sd.TransformersModel) -> list[int]:
+    return sd.autoregressive(model, PROMPT, **COMMON).tokens
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return (one[:VOCAB] - other[:VOCAB]).abs().max().item()
+
+
+REFUSED_BY_LEAN = {"an adapter", "a hook", "a hook before", "a forward of its own", "a parametrisation", "pruned"}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_module_decodes_as_it_is_now(change: str, engine: str) -> None:
+    module = llama()
+    model = sd.TransformersModel(module, engine=engine)
+    before = first(model)
+    CHANGES[change](module)
+    module.eval()
+    if engine == "lean" and change in REFUSED_BY_LEAN:
+        with pytest.raises(ValueError, match="the lean engine runs Llama.*engine='eager' runs it"):
+            first(model)
+        return
+    assert apart(first(model), truth(module)) < 1e-5
+    assert text(model) == text(sd.TransformersModel(module))
+    assert apart(before, truth(module)) > 1e-4 or change == "another dtype"  # else nothing was compared
+    assert model.dtype == module.dtype
+
+
+@pytest.mark.parametrize("change", ["values in place", "one number through .data", "a parameter replaced", "a hook"])
+def test_a_stale_engine_would_have_been_noticed(change: str) -> None:
+    """The comparison above can fail: an engine that is never made again goes on with the old weights."""
+    module = llama()
+    model = sd.TransformersModel(module, engine="lean")
+    model.watched = False
+    CHANGES[change](module)
+    assert apart(first(model), truth(module)) > 1e-3
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["float16 weights", "float32 weights"])
+@pytest.mark.parametrize("change", ["values in place", "one number through .data"])
+def test_packed_weights_are_packed_again(change: str, exact: bool) -> None:
+    """Large enough for every kernel that holds a packed copy."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=2048, hidden_size=512, intermediate_size=1024, num_hidden_layers=1, num_attention_heads=8,
+        bos_token_id=None, eos_token_id=None, initializer_range=0.1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    module = LlamaForCausalLM(config).eval()
+    module = module.half().float() if exact else module
+    model = sd.TransformersModel(module, engine="lean")
+    before = first(model)
+    CHANGES[change](module)
+    assert apart(first(model), truth(module)) < 1e-6 < 1e-4 < apart(before, truth(module))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_did_not_change_is_not_made_again(engine: str) -> None:
+    module = build("Llama")
+    model = sd.TransformersModel(module, engine=engine)
+    made = model.engine
+    for _ in range(2):
+        sd.autoregressive(model, PROMPT, **COMMON)
+        module(input_ids=torch.tensor([PROMPT]))
+        module.generate(torch.tensor([PROMPT]), max_new_tokens=3, do_sample=False, pad_token_id=0)
+        probe(model)
+    assert model.engine is made
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_configuration_changed_is_read_again(engine: str) -> None:
+    module = build("Mistral")
+    module = copy.deepcopy(module)
+    model = sd.TransformersModel(module, engine=engine)
+    before = sd.autoregressive(model, PROMPT * 3, **COMMON).tokens
+    module.config.sliding_window = 2
+    found = sd.autoregressive(model, PROMPT * 3, **COMMON).tokens
+    assert found == sd.autoregressive(sd.TransformersModel(module), PROMPT * 3, **COMMON).tokens != before
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "part", [lambda module: module, lambda module: module.model.layers[0].mlp], ids=["all", "a part"]
+)
+def test_training_mode_is_refused_when_a_text_begins(part: Any, engine: str) -> None:
+    module = llama()
+    model = sd.TransformersModel(module, engine=engine)
+    part(module).train()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"LlamaForCausalLM.* is in training mode: call its .eval\(\) first"):
+            sd.autoregressive(model, PROMPT, **COMMON)
+    module.eval()
+    assert text(model) == text(sd.TransformersModel(module))
+
+
+def begun(model: sd.TransformersModel) -> Iterator[Any]:
+    rounds = sd.stream(model, sd.PromptLookupDrafter(), PROMPT, **COMMON)
+    next(rounds)
+    return rounds
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_change_in_the_middle_of_a_text_is_told(engine: str) -> None:
+    module = llama()
+    model = sd.TransformersModel(module, engine=engine)
+    rounds = begun(model)
+    in_place(module)
+    with pytest.raises(RuntimeError, match="was changed while a text was being decoded.*begin the text again"):
+        list(rounds)
+    rounds = begun(model)  # a new one begins with the new weights, and an old one does not go on with them
+    CHANGES["a parameter replaced"](module)
+    other = begun(model)
+    with pytest.raises(RuntimeError, match="was changed while a text was being decoded"):
+        list(rounds)
+    list(other)
+
+
+def test_a_draft_changed_after_loading_drafts_as_it_is_now() -> None:
+    target, draft = llama(), noisy(llama(), 0.9)
+    models = sd.TransformersModel(target, engine="lean"), sd.TransformersModel(draft, engine="lean")
+    poor = sd.speculative(models[0], sd.ModelDrafter(models[1]), PROMPT, sampling=GREEDY, **COMMON)
+    draft.load_state_dict(target.state_dict())
+    good = sd.speculative(models[0], sd.ModelDrafter(models[1]), PROMPT, sampling=GREEDY, **COMMON)
+    assert good.tokens == poor.tokens
+    assert len(good.trace.rounds) < len(poor.trace.rounds)
+    assert all(each.accepted == len(each.drafted) for each in good.trace.rounds)
+
+
+# The module is left alone
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_safetensors_write_a_loaded_module(engine: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_model, save_model
+
+    module = llama()
+    before = {name: (weight.data_ptr(), weight.clone()) for name, weight in module.state_dict().items()}
+    sd.load_pair(module, module, engine=engine)
+    save_model(module, str(tmp_path / "weights"))
+    again = llama(3)
+    load_model(again, str(tmp_path / "weights"))
+    for name, weight in module.state_dict().items():
+        assert weight.data_ptr() == before[name][0]
+        assert torch.equal(weight, before[name][1]) and torch.equal(again.state_dict()[name], weight)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pairs_and_drafters_are_pickled_and_copied(engine: str) -> None:
+    pair = sd.load_pair(llama(), noisy(llama(), 0.1), engine=engine)
+    drafter = sd.ModelDrafter(pair.draft)
+    right = sd.speculative(pair.target, drafter, PROMPT, **COMMON)
+    sent = pickle.loads(pickle.dumps((pair, drafter, sd.PromptLookupDrafter())))
+    for twin, theirs in (sent[:2], copy.deepcopy((pair, drafter))):
+        assert theirs.model is twin.draft is not pair.draft
+        again = sd.speculative(twin.target, theirs, PROMPT, **COMMON)
+        assert again.tokens == right.tokens
+        assert twin.target.engine.name == pair.target.engine.name
+
+
+# Surroundings
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_inside_autocast_all_is_as_outside(engine: str) -> None:
+    module = llama().float()
+    model = sd.TransformersModel(module, engine=engine)
+    right = sd.speculative(model, sd.ModelDrafter(model), PROMPT, trace="full", **COMMON)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert module(input_ids=torch.tensor([PROMPT])).logits.dtype == torch.bfloat16  # else nothing is compared
+        found = sd.speculative(model, sd.ModelDrafter(model), PROMPT, trace="full", **COMMON)
+        assert [each.full_target for each in found.trace.rounds] == [each.full_target for each in right.trace.rounds]
+        made = sd.load_pair(module, module, engine=engine)  # it is probed, too
+        assert (
+            sd.autoregressive(made.target, PROMPT, **COMMON).tokens == sd.autoregressive(model, PROMPT, **COMMON).tokens
+        )
