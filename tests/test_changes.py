@@ -114,6 +114,11 @@ def another_head(module: Any) -> None:
     attention(module).k_proj = Adapted(attention(module).k_proj)
 
 
+def more_tokens(module: Any) -> None:
+    torch.manual_seed(0)
+    module.resize_token_embeddings(VOCAB + 4, mean_resizing=False)
+
+
 CHANGES: dict[str, Change] = {
     "values in place": in_place,
     "values through .data": behind_its_back,
@@ -139,7 +144,7 @@ CHANGES: dict[str, Change] = {
     "an epsilon": lambda module: setattr(module.model.norm, "variance_epsilon", 5.0),
     "frequencies": frequencies,
     "another dtype": lambda module: module.float(),
-    "more tokens": lambda module: torch.manual_seed(0) and module.resize_token_embeddings(VOCAB + 4, mean_resizing=False),
+    "more tokens": more_tokens,
 }  # fmt: skip
 
 
