@@ -27,7 +27,7 @@ class Decoded:
     """The result of a run. For one prompt `tokens` and `text` are plain, for a batch lists of them."""
 
     tokens: Any  # list[int], or list[list[int]] for a batch: the new tokens, a stop token included
-    text: Any  # str or list[str], cut before a stop string; None without a tokenizer
+    text: Any  # str or list[str]: what the tokens add to the prompt's text, cut before a stop string; or None
     trace: Trace
     seconds: float
 
@@ -59,7 +59,7 @@ def start(
     """
     check_kinds(target, drafter, k, sampling, stop, rule)
     texts = to_token_ids(prompt, target)
-    stop = Stop(target.end_tokens) if stop is None else stop
+    stop = Stop(target.end_tokens) if stop is None else stop.of(target.end_tokens)
     seeds = check_limits(target, texts, k, MAX_K if drafter else 0, max_new_tokens, seed, stop, trace)
     chains = to_chains(processors, texts, target.vocab_size, target.device)
     return Run(
@@ -127,18 +127,18 @@ def stream_text(
 
 
 def _pieces(run: Run) -> Iterator[str]:
-    begin = run.starts[0]
-    last_of_prompt, decode, stop = run.texts[0][begin - 1], run.target.tokenizer.decode, run.stop
-    pieces, text, shown = Pieces(run.target.tokenizer, run.texts[0]), "", 0
+    text, begin, stop, tokenizer = run.texts[0], run.starts[0], run.stop, run.target.tokenizer
+    pieces, shown, waiting = Pieces(tokenizer, text), 0, ""  # characters shown, and text that may begin a stop string
     for each in _rounds(run):
-        text += "".join(pieces.add(token) for token in each.kept)
-        new = run.texts[0][begin:]
+        waiting += "".join(pieces.add(token) for token in each.kept)
         if each.ended:
-            text = before_stop(run.target.tokenizer, stop, last_of_prompt, new)
-        certain = len(text) - (0 if each.ended else stop.pending([last_of_prompt, *new], decode))
-        if certain > shown:
-            yield text[shown:certain]
-            shown = certain
+            ready = before_stop(tokenizer, stop, text[:begin], text[begin:])[shown:]
+        else:
+            last = text[max(begin - 1, len(text) - stop.reach) :]
+            ready = waiting[: max(0, len(waiting) - max(stop.begun(waiting), stop.pending(last, tokenizer.decode)))]
+        if ready:
+            yield ready
+            shown, waiting = shown + len(ready), waiting[len(ready) :]
 
 
 def speculative(
@@ -165,7 +165,8 @@ def speculative(
         k: tokens drafted a round, 1 to 16.
         max_new_tokens: never exceeded; at least 1.
         sampling: default temperature 1.
-        stop: None for the model's own end-of-sequence ids; `Stop()` never stops early.
+        stop: None for the model's own end-of-sequence ids, `Stop(strings=[...])` for strings besides them;
+            `Stop()` never stops early.
         processors: logits processors that keep no state, applied before `sampling` to draft and
             target alike: functions (input_ids [1, n], scores [1, vocab]) -> scores, such as those of
             transformers. One list for all rows, or a list of lists, one for each row. They run on the
@@ -216,7 +217,7 @@ def finish(run: Run, prompt: Prompt, began: float) -> Decoded:
     texts = None
     if run.target.tokenizer is not None:
         rows = zip(run.texts, run.starts, strict=True)
-        texts = [before_stop(run.target.tokenizer, run.stop, text[n - 1], text[n:]) for text, n in rows]
+        texts = [before_stop(run.target.tokenizer, run.stop, text[:n], text[n:]) for text, n in rows]
     if is_single(prompt):
         return Decoded(tokens[0], texts and texts[0], made, seconds)
     return Decoded(tokens, texts, made, seconds)

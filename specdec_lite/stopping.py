@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from os.path import commonprefix
 
 Decode = Callable[[list[int]], str]
+BROKEN = "\ufffd"  # what a decoder writes for bytes that are no character, or not yet
 MARGIN = 4  # tokens decoded before those that may matter: a character has up to 4 bytes
 
 
 @dataclass(frozen=True)
 class Stop:
-    """What ends a text besides its budget.
+    """What ends a text besides its budget. `Stop()`, with nothing named, never ends one early.
 
     Args:
-        token_ids: the token is kept as the last one.
+        token_ids: the tokens that end a text, these and no others; the one that did is kept as the last.
+            None beside strings: the model's own end tokens. () switches those off, and
+            [*target.end_tokens, 5] adds one. (transformers' `eos_token_id` replaces them too, vLLM's
+            `stop_token_ids` adds.)
         strings: tokens are kept up to the one that completes the string; the text is cut before it.
             A string may begin in the prompt's last token, and must end after it.
 
@@ -22,15 +27,24 @@ class Stop:
         ValueError: an empty string, or a token id below 0.
     """
 
-    token_ids: Sequence[int] = field(default=())
-    strings: Sequence[str] = field(default=())
+    token_ids: Sequence[int] | None = None
+    strings: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.strings is None:
+            object.__setattr__(self, "strings", ())
+            if self.token_ids is None:
+                object.__setattr__(self, "token_ids", ())  # nothing is named
         listed = isinstance(self.strings, Collection) and not isinstance(self.strings, str)
         if not listed or not all(isinstance(s, str) and s for s in self.strings):
             raise ValueError(f"stop strings must be a list of non-empty strings, got {self.strings!r}")
-        if not isinstance(self.token_ids, Collection) or any(not isinstance(t, int) or t < 0 for t in self.token_ids):
+        ids = () if self.token_ids is None else self.token_ids
+        if not isinstance(ids, Collection) or any(not isinstance(t, int) or t < 0 for t in ids):
             raise ValueError(f"stop token ids must be whole numbers of at least 0, got {self.token_ids!r}")
+
+    def of(self, end_tokens: Sequence[int]) -> Stop:
+        """The same for a model with these end tokens: they stand where no token ids are named beside strings."""
+        return replace(self, token_ids=tuple(end_tokens)) if self.token_ids is None else self
 
     def cut(
         self, before: list[int], block: list[int], budget: int, decode: Decode | None
@@ -41,7 +55,7 @@ class Stop:
         added. Returns (kept tokens, None | "stop" | "length").
         """
         for i, token in enumerate(block[:budget]):
-            if token in self.token_ids or self.completed(before + block[: i + 1], decode) is not None:
+            if token in (self.token_ids or ()) or self.completed(before + block[: i + 1], decode) is not None:
                 return block[: i + 1], "stop"
         kept = block[:budget]
         return kept, "length" if len(kept) == budget else None
@@ -59,16 +73,30 @@ class Stop:
         if not self.strings or len(tokens) < 2:  # one token is the prompt's
             return None
         assert decode is not None, "stop strings need a tokenizer, see prompts.check_limits"
-        window = tokens[-self.reach :]
-        known = len(decode(window[:-1]).rstrip("\ufffd"))  # what was complete before the last token
-        text = decode(window)
+        window, text = self._window(tokens, decode)
+        known = len(commonprefix([decode(window[:-1]), text]))  # what stood there before the last token
         begins = [text.find(string, max(0, known - len(string) + 1)) for string in self.strings]
         return max((len(text) - at for at in begins if at >= 0), default=None)
 
     def pending(self, tokens: list[int], decode: Decode) -> int:
-        """How many characters at the end of the text may turn out to begin a stop string."""
-        if not self.strings:
-            return 0
-        text = decode(tokens[-self.reach :]).rstrip("\ufffd")
+        """How many characters at the end of the text of `tokens` may turn out to begin a stop string."""
+        return self.begun(self._window(tokens, decode)[1].rstrip(BROKEN)) if self.strings else 0
+
+    def begun(self, text: str) -> int:
+        """How many characters at the end of `text` may turn out to begin a stop string."""
         begins = (n for string in self.strings for n in range(1, len(string)) if text.endswith(string[:n]))
         return max(begins, default=0)
+
+    def _window(self, tokens: list[int], decode: Decode) -> tuple[list[int], str]:
+        """The tokens that may matter, and their text.
+
+        Some decoders call a whole run of bytes broken if its first character is cut: there it begins later.
+        """
+        window = tokens[-self.reach :]
+        text = decode(window)
+        if text.startswith(BROKEN):
+            for cut in range(1, min(MARGIN, len(window))):
+                fewer = decode(window[cut:])
+                if fewer.count(BROKEN) + cut < text.count(BROKEN):  # it mends more than it leaves out
+                    return window[cut:], fewer
+        return window, text

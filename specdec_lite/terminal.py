@@ -92,6 +92,7 @@ class TokenWriter:
         self.ink, self.pieces = ink, Pieces(tokenizer, prompt)
         self.gutter = f"  {ink.glyph('│', '|')} "
         self.kinds: list[str] = []  # of the tokens not written yet
+        self.kind = "sampled"  # of the last one that was
         ink.write(ink(self.gutter, "note"))
         self._write(tokenizer.decode(prompt, skip_special_tokens=True), "prompt")
 
@@ -106,13 +107,12 @@ class TokenWriter:
         self.ink.line()
 
     def _release(self, piece: str) -> None:
-        count = len(self.kinds) - len(self.pieces.held)
+        count = len(self.kinds) - self.pieces.held
         kinds, self.kinds = self.kinds[:count], self.kinds[count:]
-        if not kinds:
-            return
-        for kind in kinds:
-            self.ink.write(self.ink.mark(kind))
-        self._write(piece, kinds[-1])
+        for self.kind in kinds:
+            self.ink.write(self.ink.mark(self.kind))
+        if piece:
+            self._write(piece, self.kind)
 
     def _write(self, text: str, kind: str) -> None:
         """Lines behind the gutter; a model's control characters must not reach the terminal."""

@@ -11,6 +11,7 @@ from tiny import PROMPT, ids, pair, table_pair, tokenizer
 
 import specdec_lite as sd
 from specdec_lite.decoding import start
+from specdec_lite.theory.exact import target_distribution
 
 GREEDY = sd.Sampling(temperature=0)
 
@@ -136,6 +137,48 @@ def test_the_models_own_end_tokens_count_when_no_stop_is_given() -> None:
         assert decode().tokens == stopped
         assert decode(stop=None).tokens == stopped
         assert decode(stop=sd.Stop()).tokens == free.tokens
+
+
+@pytest.mark.parametrize(
+    ("stop", "ids"),
+    [
+        (sd.Stop(), ()),
+        (sd.Stop(token_ids=()), ()),
+        (sd.Stop(token_ids=[], strings=["#"]), []),  # switched off by name
+        (sd.Stop(token_ids=[5]), [5]),  # these and no others
+        (sd.Stop(token_ids=[5], strings=["#"]), [5]),
+        (sd.Stop(strings=["#"]), (7,)),
+        (sd.Stop(strings=[]), (7,)),
+        (sd.Stop(None, ["#"]), (7,)),
+    ],
+    ids=str,
+)
+def test_the_models_own_end_tokens_stay_unless_token_ids_are_named(stop: sd.Stop, ids: Any) -> None:
+    assert stop.of([7]).token_ids == ids
+    assert stop.of([7]).strings == stop.strings
+
+
+@pytest.mark.parametrize("prompt", ["ab", ["ab", "hi there", "x"]], ids=["one", "batch"])
+def test_stop_strings_leave_the_models_own_end_of_text_on(prompt: Any) -> None:
+    """In every way to decode, and in the enumeration that judges them."""
+    target, drafter = with_text()
+    common = dict(max_new_tokens=12, sampling=GREEDY)
+    free = sd.autoregressive(target, prompt, stop=sd.Stop(), **common).tokens
+    rows = free if isinstance(prompt, list) else [free]
+    target.end_tokens = (rows[0][4],)
+    wanted = [until(row, lambda text: text[-1] in target.end_tokens) for row in rows]
+    for stop in (sd.Stop(strings=["#", "??"]), sd.Stop(strings=[])):
+        for made in (
+            sd.autoregressive(target, prompt, stop=stop, **common),
+            sd.speculative(target, drafter, prompt, stop=stop, **common),
+        ):
+            assert (made.tokens if isinstance(prompt, list) else [made.tokens]) == wanted
+        rounds = list(sd.stream(target, drafter, prompt, stop=stop, **common))
+        assert sum((each.kept for each in rounds if each.row == 0), []) == wanted[0]
+        ended = target_distribution(target, ids("ab"), stop=stop, **common)
+        assert set(ended) == {tuple(wanted[0])}
+    off = sd.autoregressive(target, prompt, stop=sd.Stop(token_ids=(), strings=["#"]), **common).tokens
+    assert off == free != wanted
 
 
 def test_a_stop_token_in_the_prompt_is_only_a_token() -> None:

@@ -177,7 +177,7 @@ def target_distribution(
     Shares nothing with the loop but `probabilities`: each prefix goes through one forward with a
     fresh cache, and the chain rule multiplies. So no mistake of the loop can be in both.
     """
-    stop = Stop(target.end_tokens) if stop is None else stop
+    stop = Stop(target.end_tokens) if stop is None else stop.of(target.end_tokens)
     unfinished: list[tuple[Text, float]] = [((), 1.0)]
     total: Distribution = {}
     while unfinished:
