@@ -120,6 +120,7 @@ class ModelDraftSession:
 class PromptLookupDrafter:
     """Draft with the text itself: what followed the last time its final n tokens occurred.
 
+    Where fewer than k tokens followed, the text repeats itself, and the copy goes on over its own end.
     No model and no randomness, so `p_draft` is one-hot; strong where text repeats (code edits,
     summaries). Saxena 2023, https://github.com/apoorvumang/prompt-lookup-decoding.
 
@@ -146,15 +147,21 @@ class Index:
         self.known = 0  # places of the text that were entered
 
     def continuation(self, text: Sequence[int], k: int) -> list[int]:
-        """Up to k tokens that followed the latest earlier occurrence of the text's ending. A text may only grow."""
+        """The k tokens that followed the latest earlier occurrence of the text's ending; none without one.
+
+        Where the text ends before, they go on with themselves. A text may only grow: an occurrence entered
+        beyond its end is passed over.
+        """
         for end in range(self.known + 1, len(text)):  # runs that something follows
             for n in self.sizes:
                 if n <= end:
                     self.after[tuple(text[end - n : end])] = end
         self.known = max(self.known, len(text) - 1)
         for n in self.sizes:
-            if n < len(text) and (at := self.after.get(tuple(text[-n:]))) is not None:
-                return list(text[at : at + k])
+            if n < len(text) and (at := self.after.get(tuple(text[-n:]), len(text))) < len(text):
+                period = len(text) - at  # how long ago it was, and how many tokens followed
+                followed = text[at : at + k]
+                return [followed[i % period] for i in range(k)]
         return []
 
 

@@ -247,11 +247,14 @@ def test_a_model_without_a_limit_always_has_room() -> None:
 
 
 def found_by_search(text: list[int], k: int, longest: int, shortest: int) -> list[int]:
-    """The longest ending that occurred before, at its latest place."""
+    """The longest ending that occurred before, at its latest place, copied token by token over the text's end."""
     for n in range(longest, shortest - 1, -1):
         places = [s for s in range(len(text) - n) if n < len(text) and text[s : s + n] == text[len(text) - n :]]
         if places:
-            return text[places[-1] + n :][:k]
+            longer = list(text)
+            for i in range(k):
+                longer.append(longer[places[-1] + n + i])
+            return longer[len(text) :]
     return []
 
 
@@ -261,7 +264,7 @@ def found_by_search(text: list[int], k: int, longest: int, shortest: int) -> lis
 def test_prompt_lookup_finds_what_followed_the_longest_ending(text: list, k: int, shortest: int, more: int) -> None:
     got = Index(shortest + more, shortest).continuation(text, k)
     assert got == found_by_search(text, k, shortest + more, shortest)
-    assert len(got) <= k
+    assert len(got) in (0, k)
     growing, at = Index(shortest + more, shortest), 1
     while at <= len(text):  # the same, asked while the text grows
         assert growing.continuation(text[:at], k) == found_by_search(text[:at], k, shortest + more, shortest)
@@ -273,9 +276,10 @@ def test_prompt_lookup_finds_what_followed_the_longest_ending(text: list, k: int
     [
         ([1], []),
         ([1, 2], []),
-        ([1, 1], [1]),  # the occurrence overlaps the ending
+        ([1, 1], [1, 1, 1, 1]),  # the occurrence overlaps the ending
         ([1, 2, 3, 9, 1, 2, 3], [9, 1, 2, 3]),
-        ([1, 2, 5, 1, 2, 7, 1, 2], [7, 1, 2]),  # the latest occurrence
+        ([5, 1, 2, 1, 2], [1, 2, 1, 2]),  # a period goes on
+        ([1, 2, 5, 1, 2, 7, 1, 2], [7, 1, 2, 7]),  # the latest occurrence
         ([4, 2, 6, 9, 2, 7, 4, 2], [6, 9, 2, 7]),  # two tokens match better than one
         ([1, 2, 3, 4], []),
     ],
@@ -283,6 +287,30 @@ def test_prompt_lookup_finds_what_followed_the_longest_ending(text: list, k: int
 )
 def test_prompt_lookup_by_example(text: list[int], proposed: list[int]) -> None:
     assert Index(3, 1).continuation(text, 4) == proposed
+    assert Index(3, 1).continuation(text, 2) == proposed[:2]
+
+
+def test_prompt_lookup_passes_over_what_it_entered_beyond_the_text() -> None:
+    index = Index(2, 1)
+    assert index.continuation([1, 2, 3, 1, 2], 1) == [3]
+    assert index.continuation([1, 2, 3], 1) == []  # timing a piece of a round goes back
+
+
+@pytest.mark.parametrize(("k", "rounds"), [(4, 13), (8, 8), (16, 4)])
+@pytest.mark.parametrize("period", [1, 3])
+def test_prompt_lookup_fills_k_where_a_text_repeats(k: int, rounds: int, period: int) -> None:
+    """64 tokens of a text that goes on as it did: k + 1 a forward, and the budget bounds the last."""
+    target = sd.TableModel(3, context=90)
+    prompt = [i % period for i in range(12)]
+
+    def goes_on(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores.index_fill(1, torch.tensor([input_ids.shape[1] % period]), 50.0)
+
+    common = dict(max_new_tokens=64, sampling=GREEDY, processors=[goes_on], stop=sd.Stop())
+    made = sd.speculative(target, sd.PromptLookupDrafter(), prompt, k=k, **common)
+    assert made.tokens == [(12 + i) % period for i in range(64)]
+    assert len(made.trace.rounds) == rounds
+    assert all(len(each.drafted) <= k for each in made.trace.rounds)
 
 
 @pytest.mark.parametrize("kwargs", [dict(shortest=0), dict(longest=2, shortest=3), dict(longest=0)], ids=str)
@@ -310,7 +338,7 @@ def test_rows_with_and_without_a_proposal_go_together(temperature: float, rule: 
     common = dict(k=3, max_new_tokens=12, sampling=sd.Sampling(temperature=temperature), rule=rule)
     made = sd.speculative(target, sd.PromptLookupDrafter(), prompts, seed=3, **common)
     first = [each for each in made.trace.rounds if each.index == 0]
-    assert [len(each.drafted) for each in first] == [3, 0, 0, 1]
+    assert [len(each.drafted) for each in first] == [3, 0, 0, 3]
     assert [each.kind == "sampled" for each in first] == [False, True, True, False]
     for row, prompt in enumerate(prompts):
         alone = sd.speculative(target, sd.PromptLookupDrafter(), prompt, seed=3 + row, **common)
