@@ -160,8 +160,10 @@ def speculative(
     Args:
         target: whose distribution the text follows.
         drafter: who proposes.
-        prompt: a string, token ids or chat messages ({"role": ..., "content": ...}), or a list of one
-            of these for a batch.
+        prompt: a string, token ids (a list, tensor or array, or a tokenizer's encoding, whose padding is
+            left out) or chat messages ({"role": ..., "content": ...}), or a list of one of these for a
+            batch. Ids of shape [1, n] are a batch of one. A string that begins with what the tokenizer
+            puts before a text, as a rendered chat does, does not get it twice.
         k: tokens drafted a round, 1 to 16.
         max_new_tokens: never exceeded; at least 1.
         sampling: default temperature 1.

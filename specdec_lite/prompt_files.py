@@ -9,6 +9,7 @@ from typing import Protocol
 from .bench import prompts_for as held_out
 from .bench import room_for
 from .loading import Pair
+from .prompts import encode
 
 
 class Wanted(Protocol):
@@ -27,7 +28,7 @@ def prompts_for(pair: Pair, settings: Wanted, file: str | None) -> list[list[int
     if file is None:
         return held_out(pair, settings)
     room = room_for(pair, settings.max_new_tokens)
-    tokens = [pair.tokenizer.encode(text) for text in read_prompts(file)]
+    tokens = [encode(text, pair.tokenizer) for text in read_prompts(file)]
     return [each[-room:] for each in tokens if each]
 
 

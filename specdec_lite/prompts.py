@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from torch import Tensor
 
 from .acceptance import Rule
 from .distributions import Sampling
@@ -12,27 +14,43 @@ from .models import LanguageModel
 from .stopping import Stop
 from .trace import Detail
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Chat = Sequence[Mapping[str, Any]]  # messages: {"role": "user", "content": "..."}
-One = str | Sequence[int] | Chat
-Prompt = One | Sequence[One]
+Encoding = Mapping[str, Any]  # what a tokenizer gives: input_ids, and perhaps attention_mask
+One = str | Sequence[int] | Chat | Tensor | Encoding  # a tensor, or an array, of shape [n]
+Prompt = One | Sequence[One]  # or [batch, n]
 
 
 def is_single(prompt: Prompt) -> bool:
-    """Whether this is one prompt, and not a batch."""
-    return isinstance(prompt, str) or isinstance(prompt[0], int | Mapping)
+    """Whether this is one prompt, and not a batch: what has the shape [1, n] is a batch of one."""
+    if isinstance(prompt, Mapping):
+        prompt = prompt["input_ids"]
+    if isinstance(prompt, str):
+        return True
+    first = prompt[0]
+    return isinstance(first, int) or _rank(first) == 0 or (isinstance(first, Mapping) and "input_ids" not in first)
 
 
 def to_token_ids(prompt: Prompt, target: LanguageModel) -> list[list[int]]:
-    """A string, token ids, chat messages, or a list of one of these -> one list of ids for each row.
+    """A string, token ids, chat messages, a tokenizer's encoding, or a list of these -> one list of ids for each row.
+
+    Token ids are a list, a tensor or an array of any integer type: [n], or [batch, n] for a batch. What an
+    encoding's attention_mask hides is left out. A string that begins with what the tokenizer puts before a
+    text, as a rendered chat does, does not get it twice.
 
     Raises:
-        TypeError: something else.
-        ValueError: nothing in it, a token outside the vocabulary, a string without a tokenizer, messages
-            without a chat template.
+        TypeError: something else, or ids that are no whole numbers.
+        ValueError: nothing in it, a token outside the vocabulary, a string without a tokenizer, another
+            shape, messages without a chat template or such as it does not take.
     """
+    prompt = _plain(prompt)
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
-        got = type(prompt).__name__ + _remedy(prompt)
-        raise TypeError(f"prompt must be a string, token ids, chat messages, or a list of one of these, got {got}")
+        raise TypeError(
+            "prompt must be a string, token ids, chat messages, a tokenizer's encoding, or a list of one of these, "
+            f"got {type(prompt).__name__}"
+        )
     if not prompt:
         raise ValueError("prompt is empty: give at least one token to continue from")
     return [_row(row, target) for row in ([prompt] if is_single(prompt) else prompt)]
@@ -42,40 +60,114 @@ def _row(row: object, target: LanguageModel) -> list[int]:
     if isinstance(row, str):
         if target.tokenizer is None:
             raise ValueError("a string prompt needs a tokenizer: load the model with one, or pass token ids")
-        row = target.tokenizer.encode(row)
+        row = encode(row, target.tokenizer)
+    elif isinstance(row, Mapping) or _rank(row):
+        row = _only(_plain(row))
     elif isinstance(row, Sequence) and any(isinstance(each, Mapping) for each in row):
         row = _chat(row, target)
     if not isinstance(row, Sequence) or isinstance(row, bytes):
-        raise TypeError(f"each prompt must be a string or a list of token ids, got {row!r:.80}{_remedy(row)}")
+        raise TypeError(f"each prompt must be a string or a list of token ids, got {row!r:.80}")
     for token in row:
-        if not isinstance(token, int) or isinstance(token, bool):
-            raise TypeError(f"a token id must be an int, got {token!r:.80}{_remedy(token)}")
+        whole = isinstance(token, int) and not isinstance(token, bool)
+        if not whole and not (_rank(token) == 0 and "int" in str(token.dtype)):
+            raise TypeError(f"a token id must be an int, got {token!r:.80}")
+    row = [int(token) for token in row]
     if not row:
         raise ValueError("a prompt is empty: give at least one token to continue from")
     for token in row:
         if not 0 <= token < target.vocab_size:
             raise ValueError(f"token {token} is outside the vocabulary (0 to {target.vocab_size - 1})")
-    return list(row)
+    return row
+
+
+def _rank(value: object) -> int | None:
+    """How many dimensions a tensor or an array has; None for anything else."""
+    return value.ndim if hasattr(value, "ndim") and hasattr(value, "dtype") else None
+
+
+def _plain(prompt: object) -> object:
+    """Tensors, arrays and encodings as lists; anything else as it is."""
+    if isinstance(prompt, Mapping):
+        if "input_ids" not in prompt:
+            raise ValueError(
+                f"a dict prompt needs input_ids, as tokenizers give them, got the keys {list(prompt)!r:.80}; "
+                "a chat is a list of messages"
+            )
+        ids, mask = _plain(prompt["input_ids"]), prompt.get("attention_mask")
+        return ids if mask is None else _shown(ids, mask.tolist() if hasattr(mask, "tolist") else mask)
+    if _rank(prompt) is None:
+        return prompt
+    if prompt.ndim not in (1, 2):
+        raise ValueError(f"token ids must have the shape [n] or [batch, n], got {list(prompt.shape)}")
+    if 0 not in prompt.shape and "int" not in str(prompt.dtype):
+        raise TypeError(f"a token id must be an int, got a {type(prompt).__name__} of {prompt.dtype}")
+    return prompt.tolist()
+
+
+def _shown(ids: object, mask: object) -> list[Any]:
+    """The ids, or rows of ids, where the mask is 1."""
+    if not isinstance(ids, Sequence) or not isinstance(mask, Sequence) or len(ids) != len(mask):
+        raise ValueError(f"attention_mask must have the shape of input_ids, got {mask!r:.80} for {ids!r:.80}")
+    ids = [_plain(each) for each in ids]
+    if any(isinstance(each, Sequence) for each in ids):
+        return [
+            _shown(row, each.tolist() if hasattr(each, "tolist") else each) for row, each in zip(ids, mask, strict=True)
+        ]
+    if any(each not in (0, 1) for each in mask):
+        raise ValueError(f"attention_mask must be 1 where a token counts and 0 elsewhere, got {mask!r:.80}")
+    return [token for token, each in zip(ids, mask, strict=True) if each]
+
+
+def _only(ids: object) -> object:
+    """The row of a batch of one, which tokenizers give where they are asked for tensors."""
+    if isinstance(ids, Sequence) and ids and isinstance(ids[0], Sequence):
+        if len(ids) > 1:
+            raise ValueError(f"a prompt in a list must be one row, got {len(ids)}: pass the batch alone, or its rows")
+        return ids[0]
+    return ids
+
+
+def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """With what the tokenizer adds (a beginning of text, say), but not before a text that begins with it."""
+    ids, written = tokenizer.encode(text), tokenizer.encode(text, add_special_tokens=False)
+    for added in range(len(ids) - len(written), 0, -1):
+        if ids[added:][: len(written)] == written and ids[:added] == written[:added]:
+            return ids[added:]
+    return ids
 
 
 def _chat(messages: Chat, target: LanguageModel) -> list[int]:
     """Messages in the tokenizer's own chat format, up to where the next answer begins or the last one goes on."""
     for message in messages:
-        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-            raise TypeError(f"a chat message must be a dict with 'role' and 'content', got {message!r:.80}")
+        if not isinstance(message, Mapping):
+            raise TypeError(
+                f"a chat message must be a dict, such as {{'role': ..., 'content': ...}}, got {message!r:.80}"
+            )
     if not getattr(target.tokenizer, "chat_template", None):
         raise ValueError("chat messages need a tokenizer with a chat template, and this one has none: pass a string")
-    answering = messages[-1]["role"] == "assistant"
-    made = target.tokenizer.apply_chat_template(
-        messages, add_generation_prompt=not answering, continue_final_message=answering, return_dict=True
-    )
+    render, messages = target.tokenizer.apply_chat_template, [dict(message) for message in messages]
+    last = messages[-1]
+    goes_on = last.get("role") == "assistant" and last.get("content") is not None and not last.get("tool_calls")
+    try:
+        made = render(messages, add_generation_prompt=not goes_on, continue_final_message=goes_on, return_dict=True)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a template raises
+        at = _refused(messages, str(error), render)
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"the chat template says of message {at}: {said:.200}; got {messages[at]!r:.200}") from error
     return list(made["input_ids"])
 
 
-def _remedy(value: object) -> str:
-    if hasattr(value, "tolist"):  # a tensor or an array
-        return ": pass what its .tolist() gives"
-    return ": pass its input_ids" if hasattr(value, "input_ids") else ""
+def _refused(messages: Chat, said: str, render: Callable[..., Any]) -> int:
+    """Which message first makes the template say that; the last one, if only all of them do."""
+    for at in range(len(messages)):
+        try:
+            render(messages[: at + 1], add_generation_prompt=True, tokenize=False)
+        except Exception as error:
+            if str(error) == said:
+                return at
+    return len(messages) - 1
 
 
 def check_kinds(
