@@ -40,7 +40,7 @@ class Stop:
             raise ValueError(f"stop strings must be a list of non-empty strings, got {self.strings!r}")
         ids = () if self.token_ids is None else self.token_ids
         if not isinstance(ids, Collection) or any(not isinstance(t, int) or t < 0 for t in ids):
-            raise ValueError(f"stop token ids must be whole numbers of at least 0, got {self.token_ids!r}")
+            raise ValueError(f"stop token ids must be a list of whole numbers of at least 0, got {self.token_ids!r}")
 
     def of(self, end_tokens: Sequence[int]) -> Stop:
         """The same for a model with these end tokens: they stand where no token ids are named beside strings."""

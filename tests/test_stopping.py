@@ -76,7 +76,7 @@ def test_strings_are_looked_for_after_every_token() -> None:
         (dict(token_ids=[-1]), r"at least 0, got \[-1\]"),
         (dict(token_ids=[1.0]), r"whole numbers.*1\.0"),
         (dict(token_ids=["a"]), "whole numbers"),
-        (dict(token_ids=3), "whole numbers.*got 3"),
+        (dict(token_ids=3), "a list of whole numbers.*got 3"),
         (dict(token_ids=iter([1])), "whole numbers"),
     ],
 )
