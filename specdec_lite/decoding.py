@@ -10,7 +10,7 @@ from typing import Any
 from .acceptance import Rule, TokenRejection
 from .distributions import Sampler, Sampling
 from .drafters import Drafter
-from .models import LanguageModel
+from .models import LanguageModel, refresh_settings
 from .processors import Chain, Processors, to_chains
 from .prompts import Prompt, check_kinds, check_limits, is_single, to_token_ids
 from .randomness import Randomness, SeededStreams
@@ -58,6 +58,7 @@ def start(
         ValueError, TypeError: an argument that cannot work, before any model runs.
     """
     check_kinds(target, drafter, k, sampling, stop, rule)
+    refresh_settings(target)
     texts = to_token_ids(prompt, target)
     stop = Stop(target.end_tokens) if stop is None else stop.of(target.end_tokens)
     seeds = check_limits(target, texts, k, MAX_K if drafter else 0, max_new_tokens, seed, stop, trace)

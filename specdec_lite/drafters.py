@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .distributions import Sampler, one_hot
-from .models import LanguageModel, prefill
+from .models import LanguageModel, prefill, refresh_settings
 from .randomness import Randomness
 from .transfer import send
 
@@ -57,6 +57,7 @@ class ModelDrafter:
         self.model = model
 
     def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> ModelDraftSession:
+        refresh_settings(self.model)
         if self.model.device != device:
             raise ValueError(f"the draft is on {self.model.device} and the target on {device}: both need one device")
         return ModelDraftSession(self.model, texts, capacity, vocab_size)

@@ -12,18 +12,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .architecture import reach, refusal, windows
 from .cache import Arena
 from .engines import Engine, GraphEngine, build
-from .engines.snapshot import Snapshot
+from .engines.snapshot import Snapshot, settings
 from .transfer import send
 
 if TYPE_CHECKING:  # importing transformers takes longer than importing torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+NO_DROPOUT = (nn.Linear, nn.Embedding, nn.LayerNorm)  # the same in training mode, in which new ones are made
 CHUNK = 512  # tokens that a pass with a mask takes at most: the mask has as many rows
 LEAST_CAUSAL = 33  # tokens; a shorter beginning of a text takes a mask like every other block
 
@@ -86,7 +87,7 @@ class TransformersModel:
         """Make an engine for the module as it is now, and read what its configuration says."""
         module = self.module
         for name, part in module.named_modules():
-            if part.training:
+            if part.training and type(part) not in NO_DROPOUT:
                 where = f" (its part {name})" if name and not module.training else ""
                 raise ValueError(f"{type(module).__name__}{where} is in training mode: call its .eval() first")
         if cause := refusal(module):
@@ -97,7 +98,7 @@ class TransformersModel:
         config = module.config.get_text_config()
         self.vocab_size: int = config.vocab_size
         self.context, self.context_reason = reach(config)
-        self.device, self.dtype = module.device, module.dtype
+        self.device, self.dtype = _where(module)
         self.end_tokens = _end_tokens(module)
         self.layers: int = config.num_hidden_layers
         self.windows = windows(config)
@@ -105,6 +106,11 @@ class TransformersModel:
             self.engine = build(module, self.engine_name)
             self._seen = Snapshot(module, self.engine.copied)
         self._weights = [each for each in module.parameters() if not each.is_inference()]
+
+    def refresh_settings(self) -> None:
+        """`refresh` at once if the configuration, the device or the dtype was changed; costs next to nothing."""
+        if self._seen.config != settings(self.module) or (self.device, self.dtype) != _where(self.module):
+            self.refresh()
 
     def refresh(self) -> None:
         """Take the module anew if anything of it was changed. Errors as for a new model."""
@@ -172,6 +178,16 @@ class TransformersModel:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._take()
+
+
+def refresh_settings(model: LanguageModel) -> None:
+    """Before anything is read from it, let a model that follows a module see whether that was changed."""
+    if isinstance(model, TransformersModel):
+        model.refresh_settings()
+
+
+def _where(module: PreTrainedModel) -> tuple[torch.device, torch.dtype]:
+    return module.device, module.dtype
 
 
 def plain_arithmetic(device: torch.device) -> AbstractContextManager[Any]:

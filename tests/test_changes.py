@@ -337,3 +337,30 @@ def test_inside_autocast_all_is_as_outside(engine: str) -> None:
         assert (
             sd.autoregressive(made.target, PROMPT, **COMMON).tokens == sd.autoregressive(model, PROMPT, **COMMON).tokens
         )
+
+
+def test_what_the_configuration_says_is_read_before_a_prompt_is_checked() -> None:
+    module = llama(context=40)
+    model = sd.TransformersModel(module)
+    drafter = sd.ModelDrafter(sd.TransformersModel(noisy(module, 0.1)))
+    with pytest.raises(ValueError, match="40"):
+        sd.autoregressive(model, PROMPT, max_new_tokens=60)
+    module.config.max_position_embeddings = 100
+    more_tokens(module)
+    module.generation_config.eos_token_id = None
+    made = sd.speculative(model, drafter, [VOCAB + 2, *PROMPT], max_new_tokens=60, stop=sd.Stop())
+    assert len(made.tokens) == 60
+    drafter.model.module.float()  # a draft may be of another dtype
+    assert sd.speculative(model, drafter, PROMPT, **COMMON).tokens
+
+
+@pytest.mark.gpu
+def test_a_module_moved_to_another_device_decodes_there() -> None:
+    module = llama().float()
+    model = sd.TransformersModel(module, engine="auto")
+    right = text(model)
+    module.to("cuda")
+    assert text(model) == right
+    assert model.device.type == "cuda" and model.engine.name == "graph"
+    with pytest.raises(ValueError, match="the draft is on cpu and the target on cuda"):
+        sd.speculative(model, sd.ModelDrafter(sd.TransformersModel(llama())), PROMPT, **COMMON)
