@@ -72,14 +72,14 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (lambda n: "biased", "expected a class of"),
         (lambda n: ("biased", "twin"), "is not what makes a decoder 'biased'"),
         (
-            lambda n: ("exact", None) if opened(n).caught_by == "pairs" else (opened(n).kind, opened(n).caught_by),
+            lambda n: ("exact", None) if opened(n).caught_by == "dice" else (opened(n).kind, opened(n).caught_by),
             "replaces the dice",
         ),
         (
             lambda n: ("exact but slow", "twin") if n == 21 else (opened(n).kind, opened(n).caught_by),
             "keep little on purpose",
         ),
-        (lambda n: ("biased", "pairs") if opened(n).kind == "biased" else ("exact", None), "does that alarm ring"),
+        (lambda n: ("biased", "dice") if opened(n).kind == "biased" else ("exact", None), "does enumeration ring"),
     ],
 }
 

@@ -2,8 +2,10 @@
 
 import itertools
 import re
+from datetime import date
 from fractions import Fraction as F
 from functools import cache
+from typing import get_args
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from specdec_lite.teaching import check
 from specdec_lite.teaching.checks.bug_museum import in_turn
 from specdec_lite.teaching.museum import (
     MUSEUM,
+    STORIES,
     DraftWith,
     Exhibit,
     FavouriteSession,
@@ -26,9 +29,11 @@ from specdec_lite.teaching.museum import (
     frequency_penalty,
     listing,
     mystery,
+    story_table,
 )
 from specdec_lite.teaching.museum.listings import VERSIONS, source
 from specdec_lite.teaching.museum.mystery import CASES, opened
+from specdec_lite.teaching.museum.stories import Relation
 from specdec_lite.theory.exact import largest_difference, target_distribution
 from specdec_lite.theory.statistics import compare
 
@@ -44,7 +49,7 @@ def reading(exhibit: Exhibit) -> alarms.Reading:
 
 
 def test_the_collection() -> None:
-    """Ten famous bugs and one twice, two that only look like bugs, and the control."""
+    """Ten bugs and one twice, two that only look like bugs, and the control."""
     assert len(NAMED) == len(MUSEUM) == 14
     kinds = [each.kind for each in MUSEUM]
     assert (kinds.count("biased"), kinds.count("exact but slow"), kinds.count("exact")) == (9, 2, 3)
@@ -60,13 +65,13 @@ def test_caught_by_the_test_it_names(exhibit: Exhibit) -> None:
     if exhibit.kind == "exact":
         assert not any(rings.values())
     if exhibit.kind == "exact but slow":
-        assert rings == {"enumeration": False, "twin": True, "pairs": False}
+        assert rings == {"enumeration": False, "twin": True, "dice": False}
 
 
 @exhibits
 def test_enumeration_rings_for_bias_alone(exhibit: Exhibit) -> None:
     """Slow is not biased: the same test that convicts one class acquits the other."""
-    biased = exhibit.kind == "biased" and exhibit.caught_by != "pairs"  # enumeration replaces the numbers
+    biased = exhibit.kind == "biased" and exhibit.caught_by != "dice"  # enumeration replaces the numbers
     off = reading(exhibit).off
     assert off > 0.02 if biased else off < 1e-12
 
@@ -79,7 +84,7 @@ def test_conditions_other_than_those_of_the_alarms(exhibit: Exhibit) -> None:
     off = largest_difference(found, target_distribution(target, PROMPT, max_new_tokens=4, sampling=FILTERED))
     assert sum(found.values()) == pytest.approx(1, abs=1e-12)
     needs = exhibit.name in ("end of text inside a block", "penalty remembers rejected tokens")
-    biased = exhibit.kind == "biased" and exhibit.caught_by != "pairs" and not needs
+    biased = exhibit.kind == "biased" and exhibit.caught_by != "dice" and not needs
     assert off > 1e-3 if biased else off < 1e-12
 
 
@@ -94,17 +99,24 @@ def test_a_rule_that_keeps_little_on_purpose_keeps_what_it_promises() -> None:
         assert abs(found.kept - found.promised) < alarms.MISSING
 
 
-def test_pairs_state_their_power() -> None:
-    """Any bias with a total variation of 6.5% rings at a level of one in a million, 999 times in 1,000."""
-    test = alarms.pairs(MUSEUM[0])
-    assert test.detectable_bias(alpha=alarms.LEVEL, power=0.999) < 0.065
+def test_dice_state_their_power() -> None:
+    """Any bias with a total variation of 9% rings at a level of one in a million, 999 times in 1,000."""
+    test = alarms.dice(MUSEUM[0])
+    assert test.detectable_bias(alpha=alarms.LEVEL, power=0.999) < 0.09
+
+
+def test_dice_hear_every_bias_but_the_small_one() -> None:
+    """A bonus token is the third of a round at K = 2, a penalty needs a penalty: whole texts, under all conditions."""
+    deaf = {each.name for each in MUSEUM if each.kind == "biased" and not reading(each).rings["dice"]}
+    assert deaf == {"p_draft before top-k"}
+    assert reading(NAMED["p_draft before top-k"]).off < alarms.dice(MUSEUM[0]).detectable_bias(alarms.LEVEL, 0.5)
 
 
 def test_one_uniform_hides_from_single_tokens() -> None:
-    """Its first tokens have the right frequencies: without pairs nobody would notice."""
-    exhibit = next(each for each in MUSEUM if each.caught_by == "pairs")
-    claimed = target_distribution(alarms.models()[0], alarms.PROMPT, max_new_tokens=1)
-    assert compare((tuple(text[:1]) for text in alarms.drawn(exhibit)), claimed).p_value > 1e-3
+    """Its first tokens have the right frequencies: without whole texts nobody would notice."""
+    exhibit = next(each for each in MUSEUM if each.caught_by == "dice")
+    claimed = target_distribution(alarms.models()[0], alarms.PROMPT, max_new_tokens=1, **alarms.CONDITIONS)
+    assert compare((tuple(text[:1]) for text in alarms.throw(exhibit)), claimed).p_value > 1e-3
 
 
 @exhibits
@@ -122,12 +134,16 @@ def test_p_draft_is_that_of_an_uncached_draft(exhibit: Exhibit) -> None:
     assert worst > 0.01 if exhibit.kind == "exact but slow" else worst < 1e-12
 
 
-@exhibits
-def test_a_thread_is_named_once_and_told(exhibit: Exhibit) -> None:
-    for where, said in exhibit.threads:
-        assert re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", where)
-        assert len(said.split()) >= 3
-    assert len({where for where, _ in exhibit.threads}) == len(exhibit.threads)
+def test_a_story_is_told_once_and_belongs_to_an_exhibit() -> None:
+    for each in STORIES:
+        assert each.exhibit in NAMED
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", each.project)
+        assert each.status in ("open", "closed", "merged")
+        assert each.relation in get_args(Relation)
+        assert date.fromisoformat(each.read) <= date.today()
+        assert len(each.said.split()) >= 3
+        assert f"[{each.link[1:]}" in story_table()
+    assert len({(each.project, each.number) for each in STORIES}) == len(STORIES)
 
 
 # Candidates tried in turn
@@ -214,7 +230,7 @@ def test_a_mystery_is_always_the_same_and_does_not_tell() -> None:
 def test_the_mysteries_of_the_exercise_need_every_alarm() -> None:
     cases = [opened(number) for number in CASES]
     assert {each.kind for each in cases} == {each.kind for each in MUSEUM}
-    assert {each.caught_by for each in cases} == {"enumeration", "twin", "pairs", None}
+    assert {each.caught_by for each in cases} == {"enumeration", "twin", "dice", None}
     assert any(each.kind == "exact" and reading(each).promised < 0.9 for each in cases)
 
 

@@ -24,12 +24,14 @@ def made_up() -> list[Reading]:
     for exhibit in MUSEUM:
         numbers = {
             "enumeration": (0.5, 1.0, 1.0, 0.3),
-            "pairs": (1e-17, 1.0, 1.0, 1e-99),
+            "dice": (1e-17, 1.0, 1.0, 1e-99),
             "twin": (1e-17, 0.6, 1.0, 0.3),
             None: (1e-17, 0.6, 0.6, 0.3),
         }[exhibit.caught_by]
         written = shifted if exhibit.caught_by == "enumeration" else dict(WANTED)
-        readings.append(Reading(exhibit.name, *numbers, written, 0.2 if exhibit.caught_by == "pairs" else 0.01))
+        thrown = {(1, 0, 1): 0.4, (2, 0): 0.6}
+        off = 0.2 if exhibit.caught_by == "dice" else 0.01
+        readings.append(Reading(exhibit.name, *numbers, written, thrown, off))
     return readings
 
 
@@ -77,8 +79,8 @@ def test_texts_that_are_never_wanted_come_last() -> None:
     assert texts[-1] == (1, 0, 1)
     assert set(texts[:-1]) == set(WANTED)
     assert [WANTED[text] for text in texts[:-1]] == sorted(WANTED.values(), reverse=True)
-    assert "texts that the target never writes: 1." in effect_sentence(readings[1], WANTED, readings[1].written)
-    assert "all 13 texts have the target's probability" in effect_sentence(readings[0], WANTED, readings[0].written)
+    assert "texts that the target never writes: 1." in effect_sentence(readings[1], WANTED)
+    assert "all 13 texts have the target's probability" in effect_sentence(readings[0], WANTED)
     assert max(WANTED.values()) < HIGHEST
 
 
@@ -100,7 +102,7 @@ def test_a_move_reaches_figure_readout_and_list_in_less_than_a_tenth_of_a_second
 
 def test_an_exhibit_that_only_dice_tell_shows_what_was_thrown() -> None:
     name = "one uniform for every position"
-    explorer = viz.MuseumExplorer(made_up(), WANTED, {name: {(1, 0, 1): 0.4, (2, 0): 0.6}})
+    explorer = viz.MuseumExplorer(made_up(), WANTED)
     explorer.exhibit = name
     assert "(Drawn with its own dice.)" in explorer.text
     assert "is written 0.400 of the time" in explorer.text

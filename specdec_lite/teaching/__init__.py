@@ -1,4 +1,4 @@
-"""What a class needs beside the decoder: exercises that check themselves, and famous bugs as switchable parts."""
+"""What a class needs beside the decoder: exercises that check themselves, and bugs as switchable parts."""
 
 from . import checks as check
 

@@ -59,7 +59,7 @@ def museum_parts(readings: Sequence[Reading]) -> dict[str, Any]:
         mine = [each for each in rows if KINDS[each.name] == look.name]
         data += [_bars(look, mine, place), _dots(look, mine, place)]
     data += [_promises(rows, place), _dice(rows, place)]
-    top = max(max(each.off, each.pairs_off) for each in rows)
+    top = max(max(each.off, each.dice_off * each.by_dice_alone) for each in rows)
     labels = [f"{each.name}  <b>{CLASSES[KINDS[each.name]].mark}</b>" for each in rows]
     axis = dict(range=[-0.6, len(rows) - 0.4], tickvals=[place[each.name] for each in rows], ticks="", showgrid=False)
     borders = [
@@ -102,11 +102,10 @@ def museum_sentence(readings: Sequence[Reading]) -> str:
 
 def _bars(look: Class, mine: Sequence[Reading], place: Mapping[str, int]) -> dict[str, Any]:
     pattern = dict(shape=look.pattern, fgcolor=look.colour, bgcolor=look.ground, size=8, solidity=0.2)
-    hidden = [each.off < EXACT < each.pairs_off and each.rings["pairs"] for each in mine]  # seen by dice alone
     return dict(
         type="bar", orientation="h", name=f"{look.mark} {look.name}", uid=uid("museum", look.name, "off"),
         x=[round(each.off, 4) for each in mine], y=[place[each.name] for each in mine],
-        text=["" if dice else _number(each.off) for each, dice in zip(mine, hidden, strict=True)],
+        text=["" if each.by_dice_alone else _number(each.off) for each in mine],
         textposition="outside", textfont=dict(size=12, color=INK), cliponaxis=False, showlegend=False,
         hovertext=[f"{each.name}: total variation {each.off:.4f}" for each in mine], hoverinfo="text",
         marker=dict(color=look.ground, line=dict(color=look.colour, width=1.5), pattern=pattern),
@@ -139,12 +138,12 @@ def _promises(rows: Sequence[Reading], place: Mapping[str, int]) -> dict[str, An
 
 def _dice(rows: Sequence[Reading], place: Mapping[str, int]) -> dict[str, Any]:
     """What dice see where enumeration sees nothing."""
-    mine = [each for each in rows if each.off < EXACT and each.rings["pairs"]]
+    mine = [each for each in rows if each.by_dice_alone]
     return dict(
         type="scatter", mode="markers+text", name="seen by dice only", uid=uid("museum", "dice"),
-        x=[round(each.pairs_off, 4) for each in mine] or [None], y=[place[each.name] for each in mine] or [None],
-        text=[f" {each.pairs_off:.3f} by dice" for each in mine], textposition="middle right", hoverinfo="text",
-        hovertext=[f"{each.name}: pairs off by {each.pairs_off:.3f}, by dice" for each in mine],
+        x=[round(each.dice_off, 4) for each in mine] or [None], y=[place[each.name] for each in mine] or [None],
+        text=[f" {each.dice_off:.3f} by dice" for each in mine], textposition="middle right", hoverinfo="text",
+        hovertext=[f"{each.name}: texts off by {each.dice_off:.3f}, by dice" for each in mine],
         textfont=dict(size=12, color=INK),
         marker=dict(symbol="star-open", size=13, color=VERMILLION, line=dict(width=2, color=VERMILLION)),
     )  # fmt: skip
@@ -164,25 +163,24 @@ def texts_of(wanted: Distribution, all_written: Sequence[Distribution]) -> list[
     return sorted(every, key=lambda text: (-wanted.get(text, 0.0), spelled(text)))
 
 
-def effect(reading: Reading, wanted: Distribution, texts: Sequence[Text], written: Distribution | None = None) -> Any:
+def effect(reading: Reading, wanted: Distribution, texts: Sequence[Text]) -> Any:
     """The texts of one exhibit beside the target's. Arguments as for `effect_parts`."""
     import plotly.graph_objects as go
 
-    return go.Figure(effect_parts(reading, wanted, texts, written), layout_template=template())
+    return go.Figure(effect_parts(reading, wanted, texts), layout_template=template())
 
 
-def effect_parts(
-    reading: Reading, wanted: Distribution, texts: Sequence[Text], written: Distribution | None = None
-) -> dict[str, Any]:
+def effect_parts(reading: Reading, wanted: Distribution, texts: Sequence[Text]) -> dict[str, Any]:
     """As plain data and layout; every exhibit gives traces of the same make.
+
+    Where enumeration sees nothing and the dice do, the shares of what was thrown take its place.
 
     Args:
         reading: what the alarms read.
         wanted: the target's own distribution.
         texts: what stands under the bars.
-        written: what was thrown with the decoder's dice, in place of the enumeration.
     """
-    found, look = reading.written if written is None else written, CLASSES[KINDS[reading.name]]
+    found, look = reading.thrown if reading.by_dice_alone else reading.written, CLASSES[KINDS[reading.name]]
     pattern = dict(shape=look.pattern, fgcolor=look.colour, bgcolor=look.ground, size=8, solidity=0.2)
     heights = [round(found.get(text, 0.0), 5) for text in texts]
     levels = [round(wanted.get(text, 0.0), 5) for text in texts]
@@ -215,13 +213,14 @@ def effect_parts(
         ],
         shapes=[dict(type="line", x0=border, x1=border, y0=0, y1=1, yref="paper", line=dict(color=GREY, dash="dot"))],
         legend=dict(y=-0.3),
-        meta=dict(alt=effect_sentence(reading, wanted, found)),
+        meta=dict(alt=effect_sentence(reading, wanted)),
     )  # fmt: skip
     return dict(data=data, layout=layout)
 
 
-def effect_sentence(reading: Reading, wanted: Distribution, found: Distribution) -> str:
+def effect_sentence(reading: Reading, wanted: Distribution) -> str:
     """Which texts come too often and too rarely, in words and numbers."""
+    found = reading.thrown if reading.by_dice_alone else reading.written
     if reading.off < EXACT and found is reading.written:
         return f"{reading.name}: all {len(wanted)} texts have the target's probability."
     apart = {text: found.get(text, 0.0) - wanted.get(text, 0.0) for text in found.keys() | wanted.keys()}
@@ -232,7 +231,8 @@ def effect_sentence(reading: Reading, wanted: Distribution, found: Distribution)
     ]
     never = sum(text not in wanted for text in found)
     more = f"; texts that the target never writes: {never}" if never else ""
-    return f"{reading.name}: {', '.join(told)}{more}."
+    how = " (Drawn with its own dice.)" if reading.by_dice_alone else ""
+    return f"{reading.name}: {', '.join(told)}{more}.{how}"
 
 
 def _head(text: str, x: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +29,10 @@ class MuseumExplorer:
     Args:
         readings: of the exhibits to show.
         wanted: the target's own distribution.
-        thrown: for exhibits that only dice can tell, the shares of texts that were thrown.
     """
 
-    def __init__(
-        self, readings: Sequence[Reading], wanted: Distribution, thrown: Mapping[str, Distribution] | None = None
-    ) -> None:
+    def __init__(self, readings: Sequence[Reading], wanted: Distribution) -> None:
         self.readings, self.wanted = {each.name: each for each in readings}, wanted
-        self.thrown = dict(thrown or {})
         self.texts = texts_of(wanted, [each.written for each in readings])
         self._exhibit = readings[0].name
         self.live: Any = self._build() if live_possible() else None
@@ -58,21 +54,19 @@ class MuseumExplorer:
         """The readout."""
         reading, about = self.readings[self._exhibit], EXHIBITS[self._exhibit]
         rings = [alarm for alarm, rung in reading.rings.items() if rung]
-        thrown = self.thrown.get(self._exhibit)
         return "\n".join(
             [
                 f"{about.name}, {about.kind}. {about.story}",
                 f"Enumeration: off by {reading.off:.3f}. Twin: kept {reading.kept:.2f}, promised "
-                f"{reading.promised:.2f}. Pairs: p-value {reading.p_value:.1g}. "
+                f"{reading.promised:.2f}. Dice: p-value {reading.p_value:.1g}. "
                 f"Rings: {' and '.join(rings) or 'nothing'}.",
-                effect_sentence(reading, self.wanted, reading.written if thrown is None else thrown)
-                + ("" if thrown is None else " (Drawn with its own dice.)"),
+                effect_sentence(reading, self.wanted),
             ]
         )
 
     def figure(self) -> go.Figure:
         """The picture as it stands now, without controls."""
-        return effect(self.readings[self._exhibit], self.wanted, self.texts, self.thrown.get(self._exhibit))
+        return effect(self.readings[self._exhibit], self.wanted, self.texts)
 
     def _build(self) -> Any:
         import ipywidgets as w
@@ -90,8 +84,7 @@ class MuseumExplorer:
     def _show(self) -> None:
         """Control, readout and figure take over the state."""
         self.choice.value, self.readout.value = self._exhibit, self._readout()
-        reading, thrown = self.readings[self._exhibit], self.thrown.get(self._exhibit)
-        parts = effect_parts(reading, self.wanted, self.texts, thrown)
+        parts = effect_parts(self.readings[self._exhibit], self.wanted, self.texts)
         with self.plot.batch_update():
             bar, new = self.plot.data[0], parts["data"][0]
             bar.y, bar.hovertext = new["y"], new["hovertext"]

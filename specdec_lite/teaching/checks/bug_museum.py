@@ -163,7 +163,7 @@ chances_in_turn = Check(
     hint="After a refusal, mask the refused token and let what is left sum to 1 again.",
 )
 
-WHY = {"biased": ("enumeration", "pairs"), "exact but slow": ("twin",), "exact": (None,)}
+WHY = {"biased": ("enumeration", "dice"), "exact but slow": ("twin",), "exact": (None,)}
 
 
 def _answer(number: int) -> tuple[str, str | None]:
@@ -182,7 +182,7 @@ def _diagnosis(number: int) -> Callable[[Any], str]:
         if why not in WHY[said]:
             return f"gave {shown(got)}: a ring of {why!r} is not what makes a decoder {said!r}"
         if said == kind:
-            return "" if why == alarm else f"gave {shown(got)}: the class is right, but does that alarm ring for it?"
+            return "" if why == alarm else f"gave {shown(got)}: the class is right; does enumeration ring?"
         question = {
             "biased": "by how much is it off, and is that more than rounding or luck",
             "exact but slow": "is the text right, and what does its own rule promise",
@@ -203,7 +203,7 @@ diagnose = Check(
             lambda number: ("biased", "enumeration")
         ),
         "Silent under enumeration is not yet exact: enumeration replaces the dice.": (
-            lambda number: ("exact", None) if _answer(number)[1] == "pairs" else _answer(number)
+            lambda number: ("exact", None) if _answer(number)[1] == "dice" else _answer(number)
         ),
         "What a twin keeps is to be compared with what the rule promises: some keep little on purpose.": (
             lambda number: (

@@ -1,4 +1,4 @@
-"""Famous bugs of speculative decoding, each a switch, and the test that catches each.
+"""Bugs of speculative decoding, each a switch, and the test that catches each.
 
 Three classes, kept apart. *Biased*: the text no longer follows the target. *Exact but slow*: it does,
 since `p_draft` is still what was sampled, but fewer drafts survive. *Exact*: nothing wrong. A bug
@@ -6,9 +6,10 @@ hides from the tests meant for another class, so every exhibit names the one tha
 
 - "enumeration": `theory.exact`, every path of the real loop against the target alone;
 - "twin": a draft identical to the target must have every token accepted that the rule promises to keep;
-- "pairs": frequencies of seeded pairs of tokens against the target, by chi-square.
+- "dice": frequencies of whole short texts, drawn with its own dice, against the target, by chi-square.
 
-`MUSEUM` is the collection, `alarms` are the tests, `mystery(n)` is a decoder without a label.
+`MUSEUM` is the collection, `alarms` are the tests, `mystery(n)` is a decoder without a label. `STORIES` are the
+threads in which people met such a bug, and `story_table()` lists them.
 """
 
 from . import alarms
@@ -19,10 +20,12 @@ from .models import GreedyBonus, SlackArena, SlackRewind
 from .mystery import Mystery, mystery
 from .rules import RedrawAfterMismatch, ResampleFromTarget, TriedInTurn
 from .setup import Exhibit, Setup
+from .stories import STORIES, Story, story_table
 from .surroundings import LastTokenStop, Ledger, OneUniform, frequency_penalty
 
 __all__ = [
     "MUSEUM",
+    "STORIES",
     "DraftWith",
     "Exhibit",
     "FavouriteSession",
@@ -38,10 +41,12 @@ __all__ = [
     "Setup",
     "SlackArena",
     "SlackRewind",
+    "Story",
     "TriedInTurn",
     "UnfilteredSession",
     "alarms",
     "frequency_penalty",
     "listing",
     "mystery",
+    "story_table",
 ]

@@ -14,7 +14,8 @@ from ...acceptance import SampleAndMatch, TokenRejection, probability_of
 class ResampleFromTarget(TokenRejection):
     """BUG: the replacement of a rejected token is drawn from the target instead of the residual.
 
-    Tokens that the draft likes too much get a second chance at a rejection, so they come too often.
+    What is written is min(p_target, p_draft) + (1 - overlap) * p_target, so a token comes too often exactly
+    where p_draft / p_target exceeds the overlap: also one that the draft likes less than the target does.
     """
 
     def correction(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
@@ -24,7 +25,8 @@ class ResampleFromTarget(TokenRejection):
 class RedrawAfterMismatch(SampleAndMatch):
     """BUG: the target's token differs from the draft, so another one is drawn, and the first is forgotten.
 
-    The first draw was the answer already. A second one gives what the draft likes two chances to be written.
+    The first draw was the answer already. What is written is p_target * (1 + p_draft - s), s the chance that the
+    two draws agree, so a token comes too often exactly where p_draft exceeds s.
     """
 
     def correction(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ...theory.exact import Distribution, sequence_distribution
 from ...trace import Detail
 
 Kind = Literal["biased", "exact but slow", "exact"]
-Alarm = Literal["enumeration", "twin", "pairs"]
+Alarm = Literal["enumeration", "twin", "dice"]
 
 
 @dataclass(frozen=True)
@@ -86,5 +86,4 @@ class Exhibit:
     kind: Kind
     make: Callable[[LanguageModel, LanguageModel], Setup] = field(repr=False)
     caught_by: Alarm | None
-    story: str  # how one gets there
-    threads: Sequence[tuple[str, str]] = ()  # where it happened: project and number -> what was said there
+    story: str  # how one gets there; where it happened is in `stories`
