@@ -135,7 +135,7 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str]]] = {
     ],
     "residual": [
         (lambda t, d: [max(a - b, 0) for a, b in zip(t, d, strict=True)], "does not sum to 1"),
-        (lambda t, d: t, "would come twice"),
+        (lambda t, d: t, "beside what is missing"),
         (lambda t, d: left_of(t, d), "ZeroDivisionError"),
         (lambda t, d: left_of(d, t) if t != d else t, "too much of"),
     ],

@@ -106,7 +106,7 @@ residual = Check(
         "Right shape, but it does not sum to 1, so nobody can draw from it.": (
             lambda t, d: [max(a - b, 0) for a, b in zip(t, d, strict=True)]
         ),
-        "That is p_target itself: tokens that the draft likes would come twice, once kept and once here.": (
+        "That is p_target itself: what was kept already would be written again here, beside what is missing.": (
             lambda t, d: list(t)
         ),
         "A negative entry is no probability: where the draft has more than the target, nothing is missing.": (
