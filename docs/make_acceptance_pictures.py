@@ -21,7 +21,6 @@ from specdec_lite.distributions import probabilities
 from specdec_lite.pocket.places import load_places
 from specdec_lite.pocket.record_places import logits_along
 from specdec_lite.pocket.recorded import load_recorded
-from specdec_lite.teaching.token_classes import CLASSES, classes_along
 from specdec_lite.theory.verdicts import expected
 
 HERE = Path(__file__).parent
@@ -57,15 +56,6 @@ def temperature() -> str:
     return plot(made.update_yaxes(range=[0.6, 1]).update_layout(width=WIDTH))
 
 
-def easy() -> str:
-    found: dict[str, list[float]] = {name: [] for name in CLASSES}
-    for each in PLACES[1.0].texts:
-        pieces = [PLACES[1.0].decode([token]) for token in each.tokens]
-        for name, chance in zip(classes_along(pieces, PLACES[1.0].decode(each.prompt)), each.chance, strict=True):
-            found[name].append(chance)
-    return plot(viz.shares(found, "chance that a draft supplies the token").update_layout(width=WIDTH))
-
-
 def timeline() -> str:
     return plot(viz.recorded_race(RECORDED, K).update_layout(width=WIDTH))
 
@@ -79,7 +69,6 @@ PAGES = {
     "acceptance_text": text,
     "acceptance_by_position": by_position,
     "acceptance_temperature": temperature,
-    "acceptance_easy": easy,
     "acceptance_timeline": timeline,
     "acceptance_explorer": explorer,
 }

@@ -9,7 +9,6 @@ import tiny
 
 import specdec_lite as sd
 from specdec_lite.pocket import places, record_places
-from specdec_lite.teaching.token_classes import CLASSES, classes_along, token_class
 from specdec_lite.theory import exact
 from specdec_lite.theory.formulas import expected_tokens, expected_tokens_without_bonus
 from specdec_lite.theory.replay import replay, running
@@ -136,36 +135,3 @@ def test_the_recorded_places_are_what_both_models_say(shipped: dict[float, place
 def test_a_missing_recording_says_how_to_make_it(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="record_places"):
         places.load_places(tmp_path / "gone.json")
-
-
-# Classes of tokens
-
-
-@pytest.mark.parametrize(
-    ("before", "token", "after", "name"),
-    [
-        ("x:", "\n    ", "return", "layout"),
-        ("", "return", " x", "keyword"),
-        ("    ", "return", "ed", "start of a word"),
-        ("x =", " None", ")", "keyword"),
-        ("re", "turn", " x", "rest of a word"),
-        ("f(", "):", "\n", "punctuation"),
-        ("x =", " 12", ")", "number"),
-        ("def f", "(self", ")", "start of a word"),
-        ("f", "('", "a", "punctuation"),
-        ("x", ".1", "", "number"),
-        ("x ", "in", "valid", "start of a word"),
-        ("a ", "is ", "b", "keyword"),
-        ("a", "_", "b", "rest of a word"),
-    ],
-)
-def test_a_token_has_the_class_a_programmer_would_give_it(before: str, token: str, after: str, name: str) -> None:
-    assert token_class(before, token, after) == name
-
-
-def test_a_text_is_classified_piece_by_piece() -> None:
-    pieces = ["re", "turn", " in", "valid", "\n", "if", "(", "7"]
-    assert classes_along(pieces, before="    ") == [
-        "keyword", "rest of a word", "start of a word", "rest of a word", "layout", "keyword", "punctuation", "number",
-    ]  # fmt: skip
-    assert set(classes_along(pieces)) <= set(CLASSES)
