@@ -26,6 +26,15 @@ def estimated(rounds: Any, drafted: bool = False) -> float:
     return (3 + sum(a for _, a in rounds)) / (4 + judged)
 
 
+def halved(k: int, c: float, v: float) -> float:
+    """Bisection that never asks whether its upper end is enough."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if tokens(middle, k) < 1 + k * (c + v) else (low, middle)
+    return high
+
+
 WRONG: dict[str, list[tuple[Callable[..., Any], str]]] = {
     "mean_tokens": [
         (lambda a, k: 1 + k * a, "only if all before it were kept"),
@@ -49,6 +58,7 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str]]] = {
     "break_even": [
         (lambda k, c, v: c + v, "answer for K = 1"),
         (lambda k, c, v: k * (c + v), "all drafts of a round cost"),
+        (halved, "Not even acceptance 1"),
         (lambda k, c, v: next(a / 100 for a in range(101) if tokens(a / 100, k) >= 1 + k * (c + v)), "expected 0."),
     ],
     "adaptive_k": [

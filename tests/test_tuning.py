@@ -36,6 +36,14 @@ def test_break_even_is_where_the_speed_up_is_one(k: int, cost: float, verify: fl
         assert a == pytest.approx(cost + verify + overhead - 1)
 
 
+def test_an_overhead_is_shared_so_one_draft_may_need_more_than_three() -> None:
+    """And the peak is found from a loop that drafts nothing, not from the first K that beats naive decoding."""
+    needs = {k: break_even(k, 0.02, overhead=0.5) for k in (1, 2, 3, 8)}
+    assert needs[1] == pytest.approx(0.52)
+    assert needs[3] == pytest.approx(0.371, abs=5e-4) == min(needs.values())
+    assert speedup(0.5, 1, 0.02, overhead=0.5) < 1 < best_k(0.5, 0.02, overhead=0.5)[1]
+
+
 def test_where_nothing_suffices_break_even_is_infinite() -> None:
     assert break_even(4, 1.5) == math.inf
     assert break_even(4, 1.0) == 1.0

@@ -5,6 +5,7 @@ Costs are in naive steps: a round that drafts k tokens costs 1 + k * (draft_cost
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from ...theory import formulas
@@ -72,6 +73,9 @@ speed_up = Check(
         "k tokens are drafted one after another, so the draft is paid k times.": (
             lambda a, k, c, v: _powers(a, 0, k) / (1 + c + k * v)
         ),
+        "Not even acceptance 1 is enough for the last one: then no number from 0 to 1 is the answer.": (
+            lambda k, c, v: min(1.0, formulas.break_even(k, c, lambda n: 1 + n * v))
+        ),
         "The rows that are judged cost something too: verify_cost for each of the k.": (
             lambda a, k, c, v: _powers(a, 0, k) / (1 + k * c)
         ),
@@ -121,12 +125,16 @@ break_even = Check(
     [
         Case((k, c, v), formulas.break_even(k, c, lambda n, v=v: 1 + n * v))
         for k, c, v in ((1, 0.25, 0.0), (1, 0.1, 0.2), (2, 0.1, 0.0), (4, 0.1, 0.05), (8, 0.05, 0.05), (12, 0.5, 0.0))
-    ],
+    ]
+    + [Case((2, 0.9, 0.3), math.inf, "a draft and its row cost more than a token is worth: no acceptance is enough")],
     {
         "That is the answer for K = 1. With more drafts each is reached less often than the one before.": (
             lambda k, c, v: c + v
         ),
         "That is what all drafts of a round cost, not the acceptance that pays for them.": lambda k, c, v: k * (c + v),
+        "Not even acceptance 1 is enough for the last one: then no number from 0 to 1 is the answer.": (
+            lambda k, c, v: min(1.0, formulas.break_even(k, c, lambda n: 1 + n * v))
+        ),
         "The rows that are judged cost something too.": lambda k, c, v: formulas.break_even(k, c),
     },
     praise="Below it, every round loses time.",
