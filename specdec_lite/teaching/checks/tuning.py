@@ -73,9 +73,6 @@ speed_up = Check(
         "k tokens are drafted one after another, so the draft is paid k times.": (
             lambda a, k, c, v: _powers(a, 0, k) / (1 + c + k * v)
         ),
-        "Not even acceptance 1 is enough for the last one: then no number from 0 to 1 is the answer.": (
-            lambda k, c, v: min(1.0, formulas.break_even(k, c, lambda n: 1 + n * v))
-        ),
         "The rows that are judged cost something too: verify_cost for each of the k.": (
             lambda a, k, c, v: _powers(a, 0, k) / (1 + k * c)
         ),
