@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .acceptance import Rule, TokenRejection
 from .distributions import Sampler, Sampling
 from .drafters import Drafter
+from .generation_config import is_config, read, tell_unused
 from .models import LanguageModel, refresh_settings
 from .processors import Chain, Processors, to_chains
 from .prompts import Prompt, check_kinds, check_limits, is_single, to_token_ids
@@ -18,6 +19,9 @@ from .run import Run
 from .stopping import Stop
 from .text import Pieces, before_stop
 from .trace import Detail, Round, Trace
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 MAX_K = 16
 
@@ -44,7 +48,7 @@ def start(
     *,
     k: int,
     max_new_tokens: int = 64,
-    sampling: Sampling | None = None,
+    sampling: Sampling | GenerationConfig | None = None,
     stop: Stop | None = None,
     processors: Chain | Sequence[Chain] | None = None,
     seed: int | Sequence[int] = 0,
@@ -62,7 +66,12 @@ def start(
     texts = to_token_ids(prompt, target)
     stop = Stop(target.end_tokens) if stop is None else stop.of(target.end_tokens)
     seeds = check_limits(target, texts, k, MAX_K if drafter else 0, max_new_tokens, seed, stop, trace)
+    tell_unused(target, sampling, processors)
     chains = to_chains(processors, texts, target.vocab_size, target.device)
+    if is_config(sampling):
+        lengths = list(map(len, texts))
+        sampling, chains = read(sampling, lengths, max_new_tokens, target.end_tokens, target.device, chains)
+        chains = to_chains(chains, texts, target.vocab_size, target.device)  # refused as a user's would be
     return Run(
         target,
         drafter,
@@ -84,7 +93,7 @@ def stream(
     *,
     k: int = 4,
     max_new_tokens: int = 64,
-    sampling: Sampling | None = None,
+    sampling: Sampling | GenerationConfig | None = None,
     stop: Stop | None = None,
     processors: Chain | Sequence[Chain] | None = None,
     seed: int | Sequence[int] = 0,
@@ -149,7 +158,7 @@ def speculative(
     *,
     k: int = 4,
     max_new_tokens: int = 64,
-    sampling: Sampling | None = None,
+    sampling: Sampling | GenerationConfig | None = None,
     stop: Stop | None = None,
     processors: Chain | Sequence[Chain] | None = None,
     seed: int | Sequence[int] = 0,
@@ -167,7 +176,8 @@ def speculative(
             puts before a text, as a rendered chat does, does not get it twice.
         k: tokens drafted a round, 1 to 16.
         max_new_tokens: never exceeded; at least 1.
-        sampling: default temperature 1.
+        sampling: default temperature 1. A generation_config of transformers, such as `target.generation_config`,
+            brings its own sampling and logits processors, which `processors` follow.
         stop: None for the model's own end-of-sequence ids, `Stop(strings=[...])` for strings besides them;
             `Stop()` never stops early.
         processors: logits processors that keep no state, applied before `sampling` to draft and
@@ -197,7 +207,7 @@ def autoregressive(
     prompt: Prompt,
     *,
     max_new_tokens: int = 64,
-    sampling: Sampling | None = None,
+    sampling: Sampling | GenerationConfig | None = None,
     stop: Stop | None = None,
     processors: Chain | Sequence[Chain] | None = None,
     seed: int | Sequence[int] = 0,

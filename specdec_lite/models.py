@@ -21,7 +21,7 @@ from .engines.snapshot import Snapshot, settings
 from .transfer import send
 
 if TYPE_CHECKING:  # importing transformers takes longer than importing torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 NO_DROPOUT = (nn.Linear, nn.Embedding, nn.LayerNorm)  # the same in training mode, in which new ones are made
@@ -80,6 +80,7 @@ class TransformersModel:
         self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, engine: str = "eager"
     ) -> None:
         self.module, self.tokenizer, self.engine_name = module, tokenizer, engine
+        self.told_unused = False  # whether settings of the generation_config were told not to be used
         self.watched = True  # False while nothing can change, so that nothing is compared
         self._take()
 
@@ -119,6 +120,11 @@ class TransformersModel:
             self._take()
             if trouble and isinstance(self.engine, GraphEngine):
                 self.engine.trouble = trouble  # what could not be recorded is not tried at every text
+
+    @property
+    def generation_config(self) -> GenerationConfig | None:
+        """What the module's author recommends; `sampling=target.generation_config` decodes by it."""
+        return getattr(self.module, "generation_config", None)
 
     @property
     def parameters(self) -> int:

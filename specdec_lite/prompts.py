@@ -10,12 +10,13 @@ from torch import Tensor
 from .acceptance import Rule
 from .distributions import Sampling
 from .drafters import Drafter
+from .generation_config import is_config
 from .models import LanguageModel
 from .stopping import Stop
 from .trace import Detail
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 Chat = Sequence[Mapping[str, Any]]  # messages: {"role": "user", "content": "..."}
 Encoding = Mapping[str, Any]  # what a tokenizer gives: input_ids, and perhaps attention_mask
@@ -174,7 +175,7 @@ def check_kinds(
     target: LanguageModel,
     drafter: Drafter | None,
     k: int,
-    sampling: Sampling | None,
+    sampling: Sampling | GenerationConfig | None,
     stop: Stop | None,
     rule: Rule | None,
 ) -> None:
@@ -186,10 +187,11 @@ def check_kinds(
     """
     if drafter is None and k:
         raise TypeError("drafter is None: pass ModelDrafter(pair.draft), or call autoregressive() to draft nothing")
+    samples = isinstance(sampling, Sampling) or is_config(sampling)
     for name, value, fits, remedy in (
         ("target", target, _has(target, "new_cache"), "a TransformersModel, such as load_pair().target"),
         ("drafter", drafter, drafter is None or _has(drafter, "open"), "a drafter, such as ModelDrafter(pair.draft)"),
-        ("sampling", sampling, sampling is None or isinstance(sampling, Sampling), "Sampling(temperature=...)"),
+        ("sampling", sampling, sampling is None or samples, "Sampling(temperature=...) or a model's generation_config"),
         ("stop", stop, stop is None or isinstance(stop, Stop), "Stop(token_ids=[...], strings=[...])"),
         ("rule", rule, rule is None or _has(rule, "chance"), "a rule, such as TokenRejection()"),
     ):
