@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from fake_clock import STUMBLE, Clock, Paced
 
 import specdec_lite as sd
+from specdec_lite import bench, contestants, race
 from specdec_lite.cli import main
 from specdec_lite.contestants import bare, own, theirs
-from specdec_lite.hardware.measure import Spread, Timings, forward_seconds, interleave
+from specdec_lite.decoding import Decoded
+from specdec_lite.hardware.measure import Spread, Timings, forward_seconds, interleave, manners, repeated, second_call
 from specdec_lite.pocket.corpus import train_tokenizer
 from specdec_lite.pocket.prompts import BUILT_IN, held_out_files, held_out_prompts
 
@@ -65,6 +68,27 @@ def test_every_case_is_warmed_up_where_each_brings_shapes_of_its_own():
     assert timings.tokens == {"a": [[1, 1, 1]] * 2}
 
 
+def test_what_is_recorded_for_each_shape_is_recorded_before_the_clock_runs():
+    assert manners(torch.device("cuda"))["every_case"]
+    assert not manners(torch.device("cpu"))["every_case"]
+
+
+def test_a_turn_is_timed_from_an_idle_device_to_an_idle_device(monkeypatch: pytest.MonkeyPatch):
+    """What others left in the queue is not one's own, and what one leaves there is."""
+    clock = Clock(monkeypatch)
+    contestants = {name: lambda case, turn, name=name: clock.work(name) and 1 for name in "ab"}
+    timings = interleave(contestants, rounds=2, wait=clock.wait, progress=lambda done, of: clock.work("a bar", 7.0))
+    assert timings.seconds == {"a": [[1.0], [1.0]], "b": [[1.0], [1.0]]}
+
+
+def test_what_is_short_is_called_once_and_then_timed_and_repeated(monkeypatch: pytest.MonkeyPatch):
+    clock = Clock(monkeypatch)
+    assert second_call(lambda: clock.work("short", 0.005), clock.wait) == pytest.approx(0.005)
+    turn, count = repeated(lambda: clock.work("shorter", 0.005), 3, clock.wait)
+    clock.calls.clear()
+    assert (count, turn(0, 0), len(clock.calls)) == (4, 12, 4)
+
+
 def test_ratios_are_formed_within_a_round():
     timings = Timings(
         seconds={"slow": [[1.0, 1.0], [10.0, 10.0], [2.0, 2.0]], "fast": [[0.5, 0.5], [5.0, 5.0], [0.5, 0.5]]},
@@ -81,6 +105,137 @@ def test_forwards_are_timed_for_each_width(pair: sd.Pair):
     took = forward_seconds({"target": pair.target, "draft": pair.draft}, {"target": [1, 5], "draft": [1]}, rounds=2)
     assert {role: list(widths) for role, widths in took.items()} == {"target": [1, 5], "draft": [1]}
     assert all(seconds > 0 for widths in took.values() for seconds in widths.values())
+
+
+def test_forwards_are_timed_warm_and_their_middle_is_taken(monkeypatch: pytest.MonkeyPatch):
+    clock = Clock(monkeypatch)
+    models = {name: Paced(clock, name, lambda batch, n: 2.0 + n) for name in ("target", "draft")}
+    wanted = {"target": {1: 3.0, 5: 7.0}, "draft": {1: 3.0}}
+    assert forward_seconds(models, {"target": [1, 5], "draft": [1]}, rounds=1) == wanted
+    clock.counts.clear()
+    clock.slow = {0, 4}
+    assert forward_seconds(models, {"target": [1, 5], "draft": [1]}, rounds=3) == wanted
+
+
+# The contest, with contestants of whom only the time exists
+
+PROMPTS = [[1, 2, 3], [4, 5, 6]]
+EVERYONE = ["own naive", *(f"own speculative K={k}" for k in (1, 3)), "transformers generate",
+            *(f"transformers assisted {each}" for each in ("K=1", "K=3", "heuristic", "default"))]  # fmt: skip
+
+
+def stand_ins(monkeypatch: pytest.MonkeyPatch, clock: Clock, took: dict[str, list[float]], short: str = "") -> list:
+    """Each turn on a prompt takes a second, or what `took` says of it; `short` makes a token less. -> who did what"""
+    done: list[tuple[str, list[int], int]] = []
+
+    def decode(name: str, prompt: list[int], seed: int) -> list[int]:
+        done.append((name, prompt, seed))
+        clock.work(name, took.get(name, [1.0] * 9)[seed // len(PROMPTS)])
+        return [0] * (NEW - (name == short))
+
+    def speculative(target: object, drafter: object, prompt: list[int], *, k: int, seed: int, **_: object) -> Decoded:
+        name = f"own speculative K={k}" if k else "own naive"
+        return Decoded(decode(name, prompt, seed), None, sd.Trace(k=k), 0.0)
+
+    def generate(pair: sd.Pair, new: int, sampling: sd.Sampling, draft: dict | None, prompt: list[int], seed: int):
+        if draft is None:
+            return decode("transformers generate", prompt, seed)
+        kind = draft.get("num_assistant_tokens_schedule", "default")
+        variant = f"K={draft['num_assistant_tokens']}" if kind == "constant" else kind
+        return decode(f"transformers assisted {variant}", prompt, seed)
+
+    monkeypatch.setattr(contestants, "speculative", speculative)
+
+    def naive(target: object, prompt: list[int], **how: object) -> Decoded:
+        return speculative(target, None, prompt, k=0, **how)
+
+    monkeypatch.setattr(contestants, "autoregressive", naive)
+    monkeypatch.setattr(contestants, "generate", generate)
+    return done
+
+
+def held(pair: sd.Pair, repeats: int) -> bench.Contest:
+    settings = bench.Settings(ks=(1, 3), prompts=len(PROMPTS), max_new_tokens=NEW, repeats=repeats)
+    return bench.contest(pair, settings, 0.0, PROMPTS, lambda done, of: None)
+
+
+def test_a_contest_times_nobody_s_first_call(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch):
+    """Not the first one of any K either: that may load, compile or record something."""
+    clock = Clock(monkeypatch)
+    stand_ins(monkeypatch, clock, {})
+    made = held(pair, repeats=1)
+    assert made.timings.seconds == {name: [[1.0, 1.0]] for name in EVERYONE}
+
+
+def test_a_contest_takes_turns_on_one_prompt_with_one_seed(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch):
+    done = stand_ins(monkeypatch, Clock(monkeypatch), {})
+    held(pair, repeats=3)
+    turns = [done[i : i + len(EVERYONE)] for i in range(0, len(done), len(EVERYONE))]
+    assert all({name for name, _, _ in turn} == set(EVERYONE) for turn in turns)
+    assert [turn[0][1:] for turn in turns] == [(PROMPTS[0], 0), *((PROMPTS[seed % 2], seed) for seed in range(6))]
+    assert all(len({str(given) for _, *given in turn}) == 1 for turn in turns)
+
+
+def test_a_contest_is_decided_by_the_middle_of_its_rounds(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch):
+    """A machine that is slow for a moment, once for all and once for one contestant alone, changes nothing."""
+    took = {name: [2.0, 2.0 * STUMBLE, 2.0] for name in EVERYONE}
+    took["own speculative K=3"] = [1.0, STUMBLE, 50.0]
+    stand_ins(monkeypatch, Clock(monkeypatch), took)
+    made = held(pair, repeats=3)
+    assert made.best("own speculative") == "own speculative K=1"  # two of three turns of K=3 were slow
+    took["own speculative K=3"] = [1.0, 50.0, 1.0]
+    made = held(pair, repeats=3)
+    assert made.best("own speculative") == "own speculative K=3"
+    heads = made.headlines()
+    assert heads["speculative_over_naive"]["median"] == heads["speculative_over_assisted"]["median"] == 2.0
+    assert heads["naive_over_generate"] == {
+        "of": "own naive", "over": "transformers generate", "median": 1.0, "low": 1.0, "high": 1.0
+    }  # fmt: skip
+    assert made.timings.rate("own naive").median == NEW / 2.0
+
+
+@pytest.mark.parametrize("short", EVERYONE)
+def test_who_makes_fewer_tokens_does_not_compare(short: str, pair: sd.Pair, monkeypatch: pytest.MonkeyPatch):
+    stand_ins(monkeypatch, Clock(monkeypatch), {}, short)
+    with pytest.raises(RuntimeError, match=f"made different numbers of tokens.*'{short}': {2 * (NEW - 1)}\\b"):
+        held(pair, repeats=1)
+
+
+# The race of the demonstration
+
+
+def test_both_sides_of_a_race_run_to_its_end(pair: sd.Pair):
+    """Past the model's own end of text, where a decoding that is not timed ends."""
+    settings = race.Settings(prompt="abcd", k=2, repeats=1)
+    for drafter in (None, sd.ModelDrafter(pair.draft)):
+        assert sum(len(each.kept) for each in race.rounds_of(pair, settings, drafter)) == 1
+    made = race.race(pair, settings, NEW)
+    assert len(made.naive.tokens) == len(made.fast.tokens) == NEW
+    assert made.timings.tokens == {"naive": [[NEW]], "speculative": [[NEW]]}
+
+
+def raced(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch, slow: set[int], repeats: int) -> tuple[race.Race, Clock]:
+    """Naive decoding takes two seconds, speculation one."""
+    clock = Clock(monkeypatch, race)
+    clock.slow = slow
+
+    def stand_in(name: str, seconds: float):
+        return lambda *given, **how: clock.work(name, seconds) and Decoded([0] * NEW, None, sd.Trace(), 0.0)
+
+    monkeypatch.setattr(race, "autoregressive", stand_in("naive", 2.0))
+    monkeypatch.setattr(race, "speculative", stand_in("speculative", 1.0))
+    monkeypatch.setattr(race, "forward_seconds", lambda *given, **how: {})
+    return race.race(pair, race.Settings(repeats=repeats), NEW), clock
+
+
+def test_a_race_is_run_warm_and_in_turn(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch):
+    made, _ = raced(pair, monkeypatch, {0}, repeats=1)
+    assert made.timings.seconds == {"naive": [[2.0]], "speculative": [[1.0]]}
+    assert made.speed_up == Spread(2.0, 2.0, 2.0)
+    made, clock = raced(pair, monkeypatch, {0, 2}, repeats=3)
+    assert all(set(turn) == {"naive", "speculative"} for turn in clock.turns(2))
+    assert made.speed_up.median == 2.0
+    assert made.timings.rate("naive").median == NEW / 2.0
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
