@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
+from fake_clock import Clock
 
 import specdec_lite as sd
 from specdec_lite.batches import ends, ends_at, told
 from specdec_lite.cli import main
+from specdec_lite.hardware import batch_trial
 from specdec_lite.hardware.batch_trial import Batch, Settings, contest, predict, speed_up, written
 from specdec_lite.hardware.measure import Timings
 from specdec_lite.theory.prediction import Costs
@@ -79,6 +82,31 @@ def test_predicting_and_measuring_work_on_the_same_rows(pair: sd.Pair) -> None:
     assert all(each > 0 for each in predicted.values())
     timings = contest(pair, prompts, settings)
     assert timings.tokens == {name: [[24], [24]] for name in ("naive", "speculative K=1", "speculative K=2")}
+
+
+def test_a_batch_is_timed_warm_and_in_turn(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, batch_trial)
+
+    def planted_run(target: object, drafter: object, prompts: list, *, k: int, **how: object) -> SimpleNamespace:
+        clock.work(k, 2.0 if k == 0 else 1.0)
+        return SimpleNamespace(new_tokens=8)
+
+    monkeypatch.setattr(batch_trial, "lapped", planted_run)
+    timings = contest(pair, [[1], [2]], Settings(ks=(1, 2), repeats=1))
+    assert timings.seconds == {"naive": [[2.0]], "speculative K=1": [[1.0]], "speculative K=2": [[1.0]]}
+    contest(pair, [[1], [2]], Settings(ks=(1, 2), repeats=3))
+    assert all(set(turn) == {0, 1, 2} for turn in clock.turns(3))
+
+
+def test_a_batch_is_predicted_from_the_middle_of_warm_turns(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    for name in ("lapped", "time_pieces", "time_opening"):
+        monkeypatch.setattr(batch_trial, name, lambda *given, name=name, **how: clock.work(name))
+    monkeypatch.setattr(batch_trial, "as_costs", lambda alone, timed, opening: alone + sum(timed) + opening)
+    monkeypatch.setattr(batch_trial, "speed_up", lambda chances, k, costs: k * costs)
+    for repeats, clock.slow in ((1, {0}), (3, {0, 2})):
+        clock.counts.clear()
+        assert predict(pair, [[1] * 9], [], 1, Settings(ks=(1, 2), repeats=repeats)) == {1: 3.0, 2: 6.0}
 
 
 def test_the_command_prints_and_writes(pair: sd.Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

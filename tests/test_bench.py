@@ -235,6 +235,7 @@ def test_a_race_is_run_warm_and_in_turn(pair: sd.Pair, monkeypatch: pytest.Monke
     made, clock = raced(pair, monkeypatch, {0, 2}, repeats=3)
     assert all(set(turn) == {"naive", "speculative"} for turn in clock.turns(2))
     assert made.speed_up.median == 2.0
+    assert [len(each) for each in made.timings.seconds.values()] == [3, 3]
     assert made.timings.rate("naive").median == NEW / 2.0
 
 

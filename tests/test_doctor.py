@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 import tiny
+from fake_clock import Clock
+from test_trace import made as round_made
 
 import specdec_lite as sd
 from specdec_lite.cli import main
 from specdec_lite.drafters import Drafter
 from specdec_lite.hardware import doctor, trial
 from specdec_lite.hardware.advice import remedy, verdict
-from specdec_lite.hardware.doctor import Diagnosis, Settings
+from specdec_lite.hardware.doctor import Diagnosis, Settings, as_costs
 from specdec_lite.hardware.laps import PARTS, Lapped, lapped
 from specdec_lite.hardware.measure import Spread
 from specdec_lite.hardware.overlaps import agreement
-from specdec_lite.hardware.pieces import time_pieces
+from specdec_lite.hardware.pieces import Pieces, time_pieces
 from specdec_lite.hardware.trial import Measured, per_round
 from specdec_lite.prompt_files import read_prompts
 from specdec_lite.synthetic import SyntheticDrafter
@@ -275,6 +277,54 @@ def test_a_slow_turn_says_what_the_others_say() -> None:
     assert step == 1.0
     assert (parts["verify"], parts["draft"], parts["rest"]) == pytest.approx((1.0, 0.5, 0.0))
     assert sum(parts.values()) == pytest.approx(whole)
+
+
+def test_the_trial_is_run_warm_and_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of planted times: a naive step takes a second, and so does a round of two tokens. The first is cold."""
+    clock = Clock(monkeypatch)
+
+    def planted_run(target: object, drafter: object, prompts: list, *, k: int, **how: int) -> Lapped:
+        cold = not clock.counts[drafter]
+        drafted = k if drafter else 0
+        rounds = [round_made(0 if cold else drafted, drafted, index=i) for i in range(2 if drafter else 4)]
+        took = clock.work(drafter, float(len(rounds)))
+        return Lapped([], [], rounds, took, 0.0, dict.fromkeys(PARTS, 0.0) | {"verify": took})
+
+    monkeypatch.setattr(trial, "lapped", planted_run)
+    for repeats, clock.slow in ((1, {0}), (3, {0, 3})):
+        clock.counts.clear()
+        clock.calls.clear()
+        target, _ = tiny.pair()
+        made = trial.measure(target, "draft", [[1], [2]], 1, new=4, sampling=sd.Sampling(), repeats=repeats)
+        assert len(clock.calls) == 2 * (1 + 2 * repeats)
+        assert all(set(turn) == {None, "draft"} for turn in clock.turns(2))
+        assert (made.speed_up.median, made.naive_rate.median, made.rate.median) == (2.0, 1.0, 2.0)
+        assert (made.step, made.round["verify"], made.whole) == (1.0, 1.0, 1.0)
+        assert (made.tokens_per_round, made.acceptance.value) == (2.0, 1.0)
+
+
+def test_the_pieces_of_the_first_turn_only_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, settings = Clock(monkeypatch), Settings(k_max=2, max_new_tokens=8, repeats=2)
+    clock.slow = {0, 1}  # both texts of the first turn
+
+    def planted(name: str):
+        return lambda *given, **how: clock.work((name, *given[3:4]) if name == "pieces" else name)
+
+    monkeypatch.setattr(doctor, "naive_run", planted("alone"))
+    monkeypatch.setattr(doctor, "time_pieces", planted("pieces"))
+    monkeypatch.setattr(doctor, "time_opening", planted("opening"))
+    monkeypatch.setattr(doctor, "as_costs", lambda *given: given)
+    made = doctor.time_costs(None, None, [[1] * 9, [2] * 9], [1, 1], [1, 2], settings)
+    assert made == [(1.0, [1.0] * len(doctor.PLACES), 1.0)] * 4
+    assert clock.counts["alone"] == 6
+
+
+def test_a_moment_s_pieces_are_the_middle_of_its_places() -> None:
+    alone = Lapped([], [], [round_made(0, 0)], 1.0, 0.5, dict.fromkeys(PARTS, 1.0))
+    timed = [Pieces({1: dict.fromkeys(PARTS, each)}, each) for each in (3.0, 1000.0, 2.0)]
+    costs = as_costs(alone, timed, 0.25)
+    assert costs.drafted == {1: dict.fromkeys(PARTS, 3.0)}
+    assert (costs.catch_up, costs.opening, costs.draft_opening) == (3.0, 0.5, 0.25)
 
 
 @pytest.mark.parametrize("rows", [1, 2])

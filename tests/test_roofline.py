@@ -10,13 +10,14 @@ import architectures
 import pytest
 import tiny
 import torch
+from fake_clock import Clock
 
 import specdec_lite as sd
 from specdec_lite import regime
 from specdec_lite.cli import main
 from specdec_lite.engines.packing import half
 from specdec_lite.hardware import passes, speed, subjects
-from specdec_lite.hardware.measure import Timings, repeated
+from specdec_lite.hardware.measure import Contestant, Timings, repeated
 from specdec_lite.hardware.passes import Passes, compared_with, hollow, time_passes
 from specdec_lite.hardware.roofline import Ceiling, Work, shape_of
 from specdec_lite.viz.roofline import Panel, Series, roofline_figure, roofline_sentence, save
@@ -251,6 +252,35 @@ def test_both_engines_are_timed_in_the_same_rounds(monkeypatch: pytest.MonkeyPat
         assert each.achieved(1) > 0
         assert each.share(1).median > 0
         assert each.ratio(1).median == 1
+
+
+def test_passes_and_what_they_are_compared_with_are_timed_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted turns: a row takes a second, dispatch half of one, reading moves 10 bytes a second, a product 100."""
+    clock = Clock(monkeypatch, passes, speed)
+
+    def planted(what: str, seconds: float, made: float = 1.0) -> Contestant:
+        return lambda case, turn: clock.work(what, seconds) and made
+
+    monkeypatch.setattr(
+        passes, "streams", lambda device: {"read": planted("read", 2.0, 20), "copy": planted("copy", 3)}
+    )
+    monkeypatch.setattr(passes, "products", lambda device, name, dtype: {name: planted(name, 1.0, 100)})
+    monkeypatch.setattr(passes, "hollow", lambda module, engine: engine)
+    monkeypatch.setattr(
+        passes,
+        "step",
+        lambda model, rows, context: (planted(f"{model} {rows}", 0.5 if isinstance(model, str) else rows), 1),
+    )
+    monkeypatch.setattr(speed, "products", passes.products)
+    for rounds, clock.slow in ((1, {0}), (3, {0, 2})):
+        clock.counts.clear()
+        (made,) = time_passes(architectures.build("GPT2"), [1, 4], context=8, rounds=rounds).values()
+        assert (made.seconds(1).median, made.seconds(4).median) == (1.0, 4.0)
+        assert made.ratio(4).median == 4.0
+        ceiling = made.ceiling
+        assert (ceiling.bandwidth, ceiling.throughput, ceiling.fixed) == (10.0, 100.0, 0.5)
+        clock.counts.clear()
+        assert speed.throughput(torch.device("cpu"), {"float32": torch.float32}, rounds) == {"float32": 100.0}
 
 
 def test_engines_come_from_one_list_and_one_that_cannot_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

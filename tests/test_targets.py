@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from fake_clock import Clock
 
 import specdec_lite as sd
 from specdec_lite import cli, measures, targets, workbench
 from specdec_lite.cli import main
+from specdec_lite.decoding import Decoded
 from specdec_lite.hardware import outside, speed, subjects
 from specdec_lite.hardware.goals import ANY, GOALS, goals_for
 from specdec_lite.hardware.measure import Spread
 from specdec_lite.hardware.spoiled import spoiled
 from specdec_lite.llamas import OWN, Llama
 from specdec_lite.measures import PARTS, Found
+from specdec_lite.randomness import SeededStreams
 from specdec_lite.regime import WANTED
 from specdec_lite.workbench import QUICK, WHOLE, Settings, Workbench
 
@@ -303,6 +306,14 @@ def test_the_share_outside_counts_both_models_forwards_and_no_prefill(monkeypatc
 
     monkeypatch.setattr("specdec_lite.observe.time.perf_counter", lambda: now)
     target, draft = map(Slow, tiny.pair(0.1))
+    begin = SeededStreams.begin_round
+
+    def cold_once(streams: SeededStreams) -> None:
+        nonlocal now
+        now += 1000.0 if now < 1000 else 0.0  # the turn that warms up is not counted
+        begin(streams)
+
+    monkeypatch.setattr(SeededStreams, "begin_round", cold_once)
     assert outside.outside(target, draft, [tiny.PROMPT], k=2, new=8, repeats=2) == Spread(0, 0, 0)
     sample = sd.acceptance.TokenRejection.chance
 
@@ -320,6 +331,21 @@ def test_a_trace_s_cost_is_a_share() -> None:
     made = outside.tracing(target, draft, [tiny.PROMPT], k=2, new=8, repeats=2)
     assert made.low <= made.median <= made.high
     assert made.median > -1
+
+
+def test_a_trace_s_cost_is_taken_warm_and_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def planted(target: object, drafter: object, prompt: list[int], *, trace: str, **how: object) -> Decoded:
+        clock.work(trace, 5.0 if trace == "summary" else 4.0)
+        return Decoded([0] * 8, None, sd.Trace(), 0.0)
+
+    monkeypatch.setattr(outside, "speculative", planted)
+    for repeats, clock.slow in ((1, {0}), (3, {0, 2})):
+        clock.counts.clear()
+        made = outside.tracing(*tiny.pair(), [tiny.PROMPT], k=2, new=8, repeats=repeats)
+        assert made.median == pytest.approx(0.25)
+    assert all(set(turn) == {"off", "summary"} for turn in clock.turns(2))
 
 
 def test_a_spoiled_draft_is_another_and_leaves_the_first_alone() -> None:

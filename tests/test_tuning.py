@@ -12,10 +12,15 @@ from functools import cache
 
 import pytest
 import torch
+from fake_clock import STUMBLE, Clock, Paced
+from test_trace import made as round_made
 from tiny import PROMPT, pair
 
 import specdec_lite as sd
 from specdec_lite import viz
+from specdec_lite.decoding import Decoded
+from specdec_lite.hardware import batching
+from specdec_lite.hardware import sweep as sweeping
 from specdec_lite.hardware.batching import batch_costs
 from specdec_lite.hardware.sweep import Sweep, _line, sweep
 from specdec_lite.pocket.live import LiveDistillation, Progress
@@ -82,6 +87,32 @@ def test_the_acceptance_of_a_sweep_is_accepted_over_judged() -> None:
     assert made.acceptance.value == sum(r.accepted for r in rounds) / sum(r.judged for r in rounds)
 
 
+def test_a_sweep_is_run_warm_and_in_turn_and_leaves_out_what_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted runs of two rounds: a naive step takes a second, a round of k drafts 1 + k / 2. The first is cold."""
+    clock = Clock(monkeypatch)
+
+    def planted_run(k: int) -> Decoded:
+        cold = not clock.counts[k]
+        took = clock.work(k, 2 * (1 + k / 2)) / 2
+        parts = {"draft": k / 4, "verify": took - k / 4, "rest": 0.0}
+        rounds = [round_made(0 if cold else k, k, index=i, seconds=parts) for i in range(2)]
+        return Decoded([], None, sd.Trace(rounds, k), took)
+
+    monkeypatch.setattr(sweeping, "autoregressive", lambda *given, **how: planted_run(0))
+    monkeypatch.setattr(sweeping, "speculative", lambda *given, k, **how: planted_run(k))
+    made = sweep(*pair(), [PROMPT, PROMPT], ks=(1, 2, 4), repeats=1)
+    assert made.timings.seconds["0"] == [[2.0, 2.0]]
+    assert {k: len(rounds) for k, rounds in made.rounds.items()} == dict.fromkeys((0, 1, 2, 4), 4)
+    assert made.acceptance.value == 1.0
+    for k in (1, 2, 4):
+        assert made.cost(k) == 1 + k / 2
+        assert made.tokens_per_round(k) == k + 1
+        assert made.by_the_clock(k).median == pytest.approx((k + 1) / (1 + k / 2))
+    assert (made.costs.draft, made.costs.verify, made.costs.overhead) == pytest.approx((0.25, 0.25, 0.0))
+    assert all(set(turn) == {0, 1, 2, 4} for turn in clock.turns(4))
+    assert STUMBLE not in made.timings.seconds["0"][0]
+
+
 def test_the_line_of_costs_is_the_nearest_one() -> None:
     assert _line([1, 2, 3], [1.5, 1.7, 1.9]) == (pytest.approx(0.2), pytest.approx(1.3))
 
@@ -99,6 +130,17 @@ def test_batches_are_timed_in_the_targets_own_pass() -> None:
     for each in made:
         assert min(each.naive, each.draft, each.verify) > 0
         assert each.speedup(0.5) == pytest.approx(1.75 / (2 * each.draft + each.verify))
+
+
+def test_batches_are_timed_warm_and_their_middle_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, batching)
+    target = Paced(clock, "target", lambda batch, n: 4.0 + batch * n)
+    draft = Paced(clock, "draft", lambda batch, n: 1.0)
+    for rounds, clock.slow in ((1, {0}), (3, {0, 2})):
+        clock.counts.clear()
+        one, many = batch_costs(target, draft, batches=(1, 4), k=2, cached=8, rounds=rounds)
+        assert (one.naive, one.draft, one.verify) == (5.0, 1 / 5, 7 / 5)
+        assert (many.naive, many.draft, many.verify) == (8.0, 1 / 8, 16 / 8)
 
 
 # The map

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
@@ -45,6 +46,35 @@ def made() -> list[Recorded]:
     pair = sd.Pair(*models, tiny.tokenizer())
     files = [record_traces.record(pair, "abcd ef", t, repeats=1, ks=(1, 2, 5), new_tokens=20) for t in (0.0, 1.0)]
     return [recorded._read(json.loads(json.dumps(each))) for each in files]
+
+
+def test_a_recording_leaves_out_the_run_that_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tiny.llama()
+    models = [sd.TransformersModel(m, tiny.tokenizer()) for m in (target, tiny.noisy(target, 0.2))]
+    order: list[int] = []
+
+    def planted(decode: Callable[..., sd.Decoded]) -> Callable[..., sd.Decoded]:
+        """The first run of each k takes 1000 seconds a round and later ones two, all in drafting."""
+
+        def run(*given: object, **how: object) -> sd.Decoded:
+            made, seconds = decode(*given, **how), 2.0 if made_k(how) in order else 1000.0
+            order.append(made_k(how))
+            for each in made.trace.rounds:
+                each.seconds = {"draft": seconds * max(1, len(each.drafted)), "verify": seconds, "rest": seconds}
+            made.seconds = seconds
+            return made
+
+        return run
+
+    def made_k(how: dict[str, object]) -> object:
+        return how.get("k", 0)
+
+    for name in ("autoregressive", "speculative"):
+        monkeypatch.setattr(record_traces, name, planted(getattr(sd, name)))
+    made = record_traces.record(sd.Pair(*models, tiny.tokenizer()), "abcd ef", 1.0, repeats=2, ks=(1, 2), new_tokens=9)
+    assert [set(order[i : i + 3]) for i in range(0, 9, 3)] == [{0, 1, 2}] * 3
+    for run in made["runs"].values():
+        assert (run["wall"], run["seconds"]) == (2.0, dict.fromkeys(("draft", "verify", "rest"), 2.0))
 
 
 # Theme

@@ -10,9 +10,11 @@ from html import escape
 import pytest
 import tiny
 import torch
+from fake_clock import Clock, Paced
 
 import specdec_lite as sd
 from specdec_lite import viz
+from specdec_lite.hardware import growth
 from specdec_lite.hardware.growth import Growth, step_times
 from specdec_lite.viz import next_token_explorer as module
 from specdec_lite.viz.growth import CONTEXTS
@@ -183,6 +185,15 @@ def test_the_steps_that_are_timed_feed_what_they_say() -> None:
     )[1]  # fmt: skip
     step_times(table, (6,), rounds=1)
     assert set(fed) == {(0, 5), (5, 1), (0, 6)}  # the cache filled, a cached step, a whole one
+
+
+def test_steps_are_timed_warm_and_their_middle_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, growth)
+    model = Paced(clock, "", lambda batch, n: float(n))
+    for rounds, clock.slow in ((1, {0}), (3, {0, 2})):
+        clock.counts.clear()
+        made = step_times(model, (6,), rounds)
+        assert (made.cached, made.whole) == ({6: 1.0}, {6: 6.0})
 
 
 def test_growth_is_drawn_in_milliseconds_and_told() -> None:

@@ -32,7 +32,7 @@ class RoundCosts:
 class Sweep:
     """Measurements of every k; k = 0 is naive decoding."""
 
-    rounds: dict[int, list[Round]]  # of all runs
+    rounds: dict[int, list[Round]]  # of all timed runs
     timings: Timings
 
     @property
@@ -125,7 +125,7 @@ def sweep(
     """
     if len(set(ks)) < 2:
         raise ValueError(f"a line of costs needs at least two values of k, got {list(ks)}")
-    rounds: dict[int, list[Round]] = {k: [] for k in (0, *ks)}
+    runs: dict[int, list[list[Round]]] = {k: [] for k in (0, *ks)}
     options = {"stop": Stop(), **options}
 
     def contestant(k: int) -> Callable[[int, int], int]:
@@ -135,10 +135,12 @@ def sweep(
                 speculative(target, drafter, prompts[case], k=k, **given) if k
                 else autoregressive(target, prompts[case], **given)
             )  # fmt: skip
-            rounds[k] += made.trace.rounds
+            runs[k].append(made.trace.rounds)
             return made.trace.new_tokens
 
         return run
 
-    timings = interleave({str(k): contestant(k) for k in rounds}, len(prompts), repeats, **manners(target.device))
+    timings = interleave({str(k): contestant(k) for k in runs}, len(prompts), repeats, **manners(target.device))
+    timed = repeats * len(prompts)  # the first ones warmed up
+    rounds = {k: [each for run in every[-timed:] for each in run] for k, every in runs.items()}
     return Sweep(rounds, timings)
