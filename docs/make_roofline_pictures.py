@@ -44,7 +44,7 @@ def timed() -> dict[str, dict[str, Passes]]:
 
 def needs() -> go.Figure:
     explorer = viz.RooflineExplorer()
-    return viz.two_needs(LLAMAS["Llama 8B"].shape(), explorer.ceiling, 1024)
+    return viz.two_needs(LLAMAS["Llama 8B"].shape(), explorer.ceiling)
 
 
 def here() -> go.Figure:

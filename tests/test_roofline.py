@@ -66,6 +66,9 @@ def test_a_llama_counted_by_hand() -> None:
     seen = sum(10 + i for i in range(1, 6))
     assert five.flops == 2 * 5 * (matrices + head) + 2 * seen * layers * heads * 2 * size
     assert five.bytes - one.bytes == 4 * 8 * width + 4 * 2 * 8 * kept  # the weights are read once
+    linear, attention = five.kernels
+    assert attention == (8 * kept * (10 + 2 * 5), 2 * seen * layers * heads * 2 * size)
+    assert linear == (8 * (matrices + head + norms + 5 * width), 2 * 5 * (matrices + head))
 
 
 def test_a_tied_head_is_read_and_counted_once() -> None:
@@ -148,9 +151,14 @@ def test_the_slowest_need_decides() -> None:
     assert ceiling.seconds(Work(bytes=200, flops=3000)) == 3.5
     assert ceiling.waits_for(Work(bytes=200, flops=3000)) == "arithmetic"
     assert ceiling.waits_for(Work(bytes=1, flops=1)) == "dispatch"
+    both = Work(bytes=200, flops=3000, attention_bytes=150, attention_flops=100)  # 50 bytes for 2,900 operations
+    assert ceiling.seconds(both) == 2.9 + 1.5 + 0.5  # one after another, so neither hides behind the other
+    assert ceiling.waits_for(both) == "arithmetic"
     ahead = Ceiling(bandwidth=100, throughput=1000, fixed=0.5, overlaps=True)  # a GPU is told in advance
     assert ahead.seconds(Work(bytes=200, flops=10)) == 2
     assert ahead.seconds(Work(bytes=1, flops=1)) == 0.5
+    slow = Ceiling(bandwidth=100, throughput=1000, fixed=3, overlaps=True)
+    assert (slow.seconds(both), slow.waits_for(both)) == (4.4, "arithmetic")  # starting took 3 s of these
 
 
 def made_up(seconds: dict[int, float], fixed: float = 0.0, wide: bool = True) -> subjects.Subject:

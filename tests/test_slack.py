@@ -14,7 +14,7 @@ from specdec_lite.hardware.devices import DEVICES
 from specdec_lite.hardware.measure import Timings
 from specdec_lite.hardware.passes import Passes
 from specdec_lite.hardware.roofline import Ceiling, shape_of
-from specdec_lite.hardware.slack import MOST, batched, cost, free_batch, free_k
+from specdec_lite.hardware.slack import MOST, batched, cost, free_batch, free_k, held
 from specdec_lite.models import TransformersModel
 from specdec_lite.random_models import random_llama
 from specdec_lite.viz import RooflineExplorer, pass_table, pass_times, two_needs
@@ -62,7 +62,7 @@ def test_a_batch_shares_the_weights_and_nothing_else() -> None:
         batched(EIGHT, 0, 1, 0)
 
 
-@pytest.mark.parametrize(("batch", "context"), [(1, 128), (16, 1024), (64, 1024), (256, 4096)])
+@pytest.mark.parametrize(("batch", "context"), [(1, 128), (16, 1024), (64, 1024), (256, 8192)])
 def test_free_ends_where_it_is_said_to_end(batch: int, context: int) -> None:
     k = free_k(H100, EIGHT, batch, context)
     assert 0 < k < MOST
@@ -72,14 +72,32 @@ def test_free_ends_where_it_is_said_to_end(batch: int, context: int) -> None:
 def test_the_last_free_batch() -> None:
     batch = free_batch(H100, EIGHT, 4, 1024)
     assert cost(H100, EIGHT, batch, 4, 1024) <= 1.05 < cost(H100, EIGHT, batch + 1, 4, 1024)
-    assert free_batch(H100, EIGHT, 4, 32_768) == MOST  # long texts: caches are what a pass waits for
+
+
+def test_the_linear_layers_hide_nothing_behind_the_caches() -> None:
+    """256 texts wait for arithmetic in their linear layers, however long they are: caches only add to both sides."""
+    reading = EIGHT.weight_bytes / 3350e9
+    computing = 256 * 5 * 2 * EIGHT.multiplied / 989.4e12
+    assert computing > 4 * reading
+    for context in (1024, 8192, 32_768):
+        caches = 256 * context * EIGHT.cache_bytes / 3350e9
+        expected = (computing + caches) / (reading + caches)
+        assert cost(H100, EIGHT, 256, 4, context) == pytest.approx(expected, rel=0.01)
+        assert H100.seconds(batched(EIGHT, 256, 5, context)) > computing + caches
+
+
+def test_what_a_batch_holds_is_all_weights_and_every_cache() -> None:
+    assert held(EIGHT, 1, 0) == 2 * EIGHT.parameters  # the table that is only looked up lies there too
+    assert held(EIGHT, 64, 1024) == 2 * EIGHT.parameters + 64 * 1024 * EIGHT.cache_bytes
+    assert held(EIGHT, 1024, 32_768) > 4e12
 
 
 def test_memory_and_arithmetic_meet_where_the_picture_says() -> None:
-    rows = meeting(EIGHT, H100, 1024)
-    assert H100.waits_for(EIGHT.work(rows, 1024)) == "arithmetic" != H100.waits_for(EIGHT.work(rows - 1, 1024))
-    figure = two_needs(EIGHT, H100, 1024)
-    assert f"cross at {rows} rows" in figure.layout.meta["alt"]
+    rows = meeting(EIGHT, H100)
+    assert rows == int(H100.ridge)  # in 16 bits, as many rows as operations a byte
+    assert H100.waits_for(EIGHT.work(rows + 1, 0)) == "arithmetic" != H100.waits_for(EIGHT.work(rows, 0))
+    figure = two_needs(EIGHT, H100)
+    assert f"takes longer from {rows + 1} on" in figure.layout.meta["alt"]
     assert len({trace.uid for trace in figure.data}) == 3
 
 
@@ -117,7 +135,9 @@ def test_hand_and_code_move_the_same_things() -> None:
     explorer.move(k=16, device="T4", precision="float32", model="Llama 1B", context=CONTEXTS[-1])  # as code does
     assert explorer.controls["k"].value == 16 and explorer.controls["device"].value == "T4"
     assert explorer.text.startswith("Llama 1B on T4") and shown_right(explorer)
-    assert "It does not fit" in explorer.text
+    assert "It does not fit" in explorer.text and "does not fit" in explorer.parts()["labels"][1]
+    explorer.move(device="H100 SXM", batch=1)
+    assert explorer.missing == "" and "fit" not in explorer.text + explorer.parts()["labels"][1]
 
 
 @pytest.mark.parametrize(

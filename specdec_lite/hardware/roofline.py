@@ -1,4 +1,4 @@
-"""The roofline: a pass takes as long as its slowest need, memory or arithmetic, and what starting it costs.
+"""The roofline: each kernel takes as long as its slower need, memory or arithmetic, and starting them costs too.
 
 Counted from a model's own parameters, so it holds for any decoder of transformers. A pass over n
 rows (n tokens of one text: 1 in naive decoding, K + 1 in verification, many in prefill)
@@ -8,6 +8,10 @@ rows (n tokens of one text: 1 in naive decoding, K + 1 in verification, many in 
 - reads the keys and values of the context, writes those of its n tokens;
 - multiplies and adds once for each weight of a matrix and row, and twice (scores, mixing) for each
   head, feature, row and visible token.
+
+Linear layers and attention are different kernels, and kernels run one after another: the arithmetic of
+a linear layer hides behind the reading of its own weights, never behind that of the keys and values. So
+a pass takes max(memory, arithmetic) of its linear layers, plus the same of its attention.
 
 Activations are left out: a handful of rows of them stays in the cache. Williams, Waterman,
 Patterson, "Roofline: an insightful visual performance model", CACM 52 (2009).
@@ -32,15 +36,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What one pass asks of the machine."""
+    """What one pass asks of the machine, and what of it is attention's; the rest is the linear layers'."""
 
     bytes: float
     flops: float
+    attention_bytes: float = 0.0  # keys and values, read and written
+    attention_flops: float = 0.0  # scores and mixing
 
     @property
     def intensity(self) -> float:
-        """Operations a byte."""
+        """Operations a byte, of the whole pass."""
         return self.flops / self.bytes
+
+    @property
+    def kernels(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Bytes and operations of the linear layers, then of attention."""
+        attention = self.attention_bytes, self.attention_flops
+        return (self.bytes - attention[0], self.flops - attention[1]), attention
 
 
 @dataclass(frozen=True)
@@ -75,10 +87,9 @@ class Shape:
         read = self.weight_bytes + rows * self.row_bytes + met * self.expert_bytes
         seen = context + (rows + 1) / 2  # visible to a row, on average: causal inside the block
         multiplied = self.multiplied + share * self.expert_weights
-        return Work(
-            bytes=read + (context + 2 * rows) * self.cache_bytes,  # the context read, new tokens written and read
-            flops=2 * rows * (multiplied + seen * self.attended),
-        )
+        kept = (context + 2 * rows) * self.cache_bytes  # the context read, new tokens written and read
+        mixed = 2 * rows * seen * self.attended
+        return Work(read + kept, 2 * rows * multiplied + mixed, attention_bytes=kept, attention_flops=mixed)
 
     def stored(self, size: int) -> Shape:
         """The same model with numbers of `size` bytes, cache included."""
@@ -112,15 +123,19 @@ class Ceiling:
         }
 
     def seconds(self, work: Work) -> float:
-        """The predicted time of a pass."""
-        parts = self.parts(work)
-        streaming = max(parts["memory"], parts["arithmetic"])
-        return max(streaming, self.fixed) if self.overlaps else streaming + self.fixed
+        """The predicted time of a pass: kernels one after another, each as long as its slower need."""
+        running = sum(max(read / self.bandwidth, flops / self.throughput) for read, flops in work.kernels)
+        return max(running, self.fixed) if self.overlaps else running + self.fixed
 
     def waits_for(self, work: Work) -> str:
-        """The need that takes longest: "memory", "arithmetic" or "dispatch"."""
-        parts = self.parts(work)
-        return max(parts, key=parts.__getitem__)
+        """What most of the predicted time is: "memory", "arithmetic" or "dispatch"."""
+        spent = {"memory": 0.0, "arithmetic": 0.0, "dispatch": self.fixed}
+        for read, flops in work.kernels:
+            memory, arithmetic = read / self.bandwidth, flops / self.throughput
+            spent["memory" if memory >= arithmetic else "arithmetic"] += max(memory, arithmetic)
+        if self.overlaps and spent["memory"] + spent["arithmetic"] > self.fixed:
+            spent["dispatch"] = 0.0  # hidden behind the kernels
+        return max(spent, key=spent.__getitem__)
 
 
 def shape_of(model: TransformersModel) -> Shape:

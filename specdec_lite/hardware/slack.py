@@ -1,7 +1,8 @@
 """The slack of a pass: how many rows it can take before they cost time. Speculation and batches spend the same one.
 
 A batch of B texts that verifies K guesses for each is one pass over B (K + 1) rows. All share one reading of
-the weights; each text adds keys and values of its own.
+the weights, behind which the arithmetic of the linear layers hides; each text adds keys and values of its
+own, whose reading hides none of it, since attention runs before and after the linear layers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,21 @@ def batched(shape: Shape, batch: int, rows: int, context: int) -> Work:
     if shape.experts:
         raise ValueError("counts batches of dense models only, and this one chooses among experts: use batch 1")
     one = shape.work(rows, context)
-    return Work(shape.weight_bytes + batch * (one.bytes - shape.weight_bytes), batch * one.flops)
+    return Work(
+        bytes=shape.weight_bytes + batch * (one.bytes - shape.weight_bytes),
+        flops=batch * one.flops,
+        attention_bytes=batch * one.attention_bytes,
+        attention_flops=batch * one.attention_flops,
+    )
+
+
+def held(shape: Shape, batch: int, context: int) -> int:
+    """Bytes of all weights, and of the keys and values of `batch` texts with `context` tokens each.
+
+    The least that decoding needs; activations and what a framework keeps for itself come on top.
+    """
+    table = shape.looked_up * shape.cache_bytes // shape.cache_width  # stored in the cache's precision
+    return shape.weight_bytes + table + shape.expert_bytes + batch * context * shape.cache_bytes
 
 
 def cost(ceiling: Ceiling, shape: Shape, batch: int, k: int, context: int) -> float:

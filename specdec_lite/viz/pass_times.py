@@ -7,7 +7,6 @@ from math import log2, log10
 from typing import TYPE_CHECKING
 
 from ..hardware.roofline import Ceiling, Shape
-from ..hardware.slack import batched
 from .theme import BLUE, GREY, INK, ORANGE, PAPER, VERMILLION, template, uid
 
 if TYPE_CHECKING:
@@ -18,18 +17,21 @@ if TYPE_CHECKING:
 LOOKS = {"eager": (BLUE, "circle", "solid"), "lean": (VERMILLION, "diamond", "dash")}
 
 
-def two_needs(shape: Shape, ceiling: Ceiling, context: int, most: int = 2048) -> go.Figure:
-    """Memory's time and arithmetic's time over the number of rows; a pass takes the longer one."""
+def two_needs(shape: Shape, ceiling: Ceiling, most: int = 2048) -> go.Figure:
+    """Memory's time and arithmetic's time over the number of rows, in a dense model's linear layers.
+
+    Attention comes on top and depends on the text, so it is left out.
+    """
     import plotly.graph_objects as go
 
     rows = [2 ** (i / 4) for i in range(int(4 * log2(most)) + 1)]
-    parts = [_needs(shape, ceiling, n, context) for n in rows]
+    parts = [_needs(shape, ceiling, n) for n in rows]
     memory, arithmetic = ([1000 * each[name] for each in parts] for name in ("memory", "arithmetic"))
     longer = [max(pair) for pair in zip(memory, arithmetic, strict=True)]
     figure = go.Figure()
     for name, y, look in (
-        ("a pass takes the longer one", longer, dict(color="#D9D9D9", width=11)),
-        ("reading from memory", memory, dict(color=BLUE, width=2.5)),
+        ("the longer one decides", longer, dict(color="#D9D9D9", width=11)),
+        ("reading the weights", memory, dict(color=BLUE, width=2.5)),
         ("arithmetic", arithmetic, dict(color=ORANGE, width=2.5, dash="dash")),
     ):
         figure.add_trace(
@@ -38,8 +40,8 @@ def two_needs(shape: Shape, ceiling: Ceiling, context: int, most: int = 2048) ->
                 line=look, uid=uid("needs", name), hovertemplate="%{x:.0f} rows: %{y:.3g} ms",
             )
         )  # fmt: skip
-    met = meeting(shape, ceiling, context)
-    level = 1000 * _needs(shape, ceiling, 1, context)["memory"]
+    met = meeting(shape, ceiling)
+    level = 1000 * _needs(shape, ceiling, 1)["memory"]
     arrow = dict(showarrow=True, arrowcolor=GREY, arrowhead=0, font=dict(size=12, color=INK), bgcolor=PAPER)
     for n, text, shift in (
         (1, "1 row: a decoding step", (62, 44)),
@@ -51,32 +53,32 @@ def two_needs(shape: Shape, ceiling: Ceiling, context: int, most: int = 2048) ->
     figure.update_xaxes(log | dict(title="rows of a pass: tokens that are judged together", dtick=log10(4)))
     figure.update_yaxes(log | dict(title="milliseconds, at least", dtick=1))
     figure.update_layout(template=template(), height=380, margin=dict(t=20, b=96), legend=dict(y=-0.24, entrywidth=190))
-    figure.update_layout(meta=dict(alt=needs_sentence(shape, ceiling, context)))
+    figure.update_layout(meta=dict(alt=needs_sentence(shape, ceiling)))
     return figure
 
 
-def _needs(shape: Shape, ceiling: Ceiling, rows: float, context: int) -> dict[str, float]:
-    """Between whole rows everything grows in a straight line."""
-    one, two = batched(shape, 1, 1, context), batched(shape, 1, 2, context)
-    whole = (rows - 1) * (two.bytes - one.bytes), (rows - 1) * (two.flops - one.flops)
+def _needs(shape: Shape, ceiling: Ceiling, rows: float) -> dict[str, float]:
+    """Seconds that the linear layers of a dense model need for so many rows, or between two whole numbers."""
     return {
-        "memory": (one.bytes + whole[0]) / ceiling.bandwidth, "arithmetic": (one.flops + whole[1]) / ceiling.throughput
-    }  # fmt: skip
+        "memory": (shape.weight_bytes + rows * shape.row_bytes) / ceiling.bandwidth,
+        "arithmetic": 2 * rows * shape.multiplied / ceiling.throughput,
+    }
 
 
-def meeting(shape: Shape, ceiling: Ceiling, context: int) -> int:
-    """The first number of rows whose arithmetic takes longer than its memory."""
+def meeting(shape: Shape, ceiling: Ceiling) -> int:
+    """The last number of rows whose arithmetic takes no longer than reading the weights."""
     rows = 1
-    while ceiling.waits_for(shape.work(rows, context)) == "memory":
+    while (needs := _needs(shape, ceiling, rows + 1))["memory"] >= needs["arithmetic"]:
         rows += 1
     return rows
 
 
-def needs_sentence(shape: Shape, ceiling: Ceiling, context: int) -> str:
-    one = {name: 1000 * took for name, took in _needs(shape, ceiling, 1, context).items()}
+def needs_sentence(shape: Shape, ceiling: Ceiling) -> str:
+    """What `two_needs` shows, in words."""
+    one = {name: 1000 * took for name, took in _needs(shape, ceiling, 1).items()}
     return (
-        f"One row waits {one['memory']:.2f} ms for memory and {one['arithmetic']:.3f} ms for arithmetic. Memory's line "
-        f"stays nearly level, arithmetic's rises with the rows; they cross at {meeting(shape, ceiling, context)} rows."
+        f"One row needs {one['memory']:.2f} ms for reading the weights and {one['arithmetic']:.3f} ms for arithmetic. "
+        f"Reading stays level, arithmetic rises with the rows and takes longer from {meeting(shape, ceiling) + 1} on."
     )
 
 
@@ -133,7 +135,8 @@ def pass_table(engines: Mapping[str, Passes]) -> str:
     lines = []
     for engine, passes in engines.items():
         lines.append(
-            f"{engine + ' engine':14}{'ms':>8}{'predicted':>11}{'in 1-row passes':>17}{'predicted':>11}  waits for"
+            f"{engine + ' engine':14}{'ms':>8}{'predicted':>11}{'in 1-row passes':>17}{'predicted':>11}"
+            "  predicted to wait for"
         )
         for n in passes.rows:
             took, foreseen = 1000 * passes.seconds(n).median, 1000 * passes.predicted(n)

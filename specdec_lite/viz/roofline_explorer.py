@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..hardware.blueprints import LLAMAS
 from ..hardware.devices import DEVICES
 from ..hardware.roofline import Ceiling, Shape, Work
-from ..hardware.slack import MOST, batched, cost, free_k
+from ..hardware.slack import MOST, batched, cost, free_k, held
 from .figures import bundle
 from .theme import BLUE, GREEN, GREY, INK, PAPER, SANS, VERMILLION, template, uid
 from .widgets import MISSING, WIDGET, WIDTH, live_possible
@@ -30,7 +30,8 @@ class RooflineExplorer:
     """Controls for what a pass is, and for what it runs on.
 
     What a hand can move, code can too: `explorer.move(batch=64, k=8, device="A100 80GB SXM")`.
-    `explorer.text` is what the readout says. Data sheets are ceilings, so times are the least possible.
+    `explorer.text` is what the readout says. Data sheets are ceilings, so times are the least possible; what the
+    device's memory cannot hold is computed all the same and marked.
 
     Args:
         here: ceilings of this machine as measured, to choose beside the data sheets; they serve every precision.
@@ -108,13 +109,20 @@ class RooflineExplorer:
         return cost(self.ceiling, self.shape, self.state["batch"], k, self.state["context"])
 
     @property
+    def missing(self) -> str:
+        """What does not fit and into how much memory, "" where all of it does."""
+        needs = held(self.shape, self.state["batch"], self.state["context"])
+        if self.state["device"] == HERE or needs <= 1e9 * (room := DEVICES[self.state["device"]].memory_gb):
+            return ""
+        return f"It does not fit: {amount(needs)} of weights and cache, {room:g} GB of memory."
+
+    @property
     def text(self) -> str:
         """The readout."""
         ceiling, works = self.ceiling, self.works
         batch, context, k = (self.state[name] for name in ("batch", "context", "k"))
         step, verify = works["one step"], works["verify"]
         free = free_k(ceiling, self.shape, batch, context)
-        kept = batch * context * self.shape.cache_bytes
         texts = f"{batch} texts" if batch > 1 else "1 text"
         lines = [
             f"{self.state['model']} on {self.state['device']}, {texts} of {context:,} tokens; "
@@ -124,14 +132,10 @@ class RooflineExplorer:
             f"It takes at least {clock(ceiling.seconds(step))} and waits for {ceiling.waits_for(step)}; "
             f"it uses {step.flops / ceiling.throughput / ceiling.seconds(step):.1%} of the arithmetic.",
             f"Verifying K = {k} takes {self.cost(k):.2f} steps ({short(verify.intensity)} operations a byte). "
-            + (f"As good as free up to K = {free}." if 0 < free < MOST else
+            + (f"As good as free (within 5 %) up to K = {free}." if 0 < free < MOST else
                "No guess is free here." if free == 0 else "Free for any K."),
         ]  # fmt: skip
-        table = self.shape.looked_up * self.shape.cache_bytes // self.shape.cache_width
-        needs = self.shape.weight_bytes + table + kept
-        if self.state["device"] != HERE and needs > 1e9 * (room := DEVICES[self.state["device"]].memory_gb):
-            lines.append(f"It does not fit: {amount(needs)} of weights and cache, {room:g} GB of memory.")
-        return "\n".join(lines)
+        return "\n".join([*lines, *filter(None, [self.missing])])
 
     # Pictures
 
@@ -156,7 +160,7 @@ class RooflineExplorer:
             ],
             "labels": [
                 f"ridge {short(ceiling.ridge)}",
-                f"K = {k}: {self.cost(k):.2f} steps",
+                f"K = {k}: {self.cost(k):.2f} steps" + "<br>✗ does not fit" * bool(self.missing),
             ],
             "at": [
                 dict(x=log10(ceiling.ridge), y=log10(_tera(ceiling.throughput))),

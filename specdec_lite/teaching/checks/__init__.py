@@ -7,7 +7,7 @@ One file a notebook. Every check is a name here, and its worked solution a funct
 from ._framework import Case, Check, Verdict
 from .acceptance import accepted_per_judged, interval, overlap_at, rate_by_position, what_changed
 from .bug_museum import chances_in_turn, diagnose, goes_on, triage, wrong_line
-from .counting import batch_limit, free_rows, layer_weights, ridge_point, step_bytes, verify_intensity
+from .counting import batch_cost, free_rows, layer_weights, ridge_point, step_bytes, verify_intensity
 from .draft_then_verify import accepted_prefix, greedy_speculative, rows_that_judge, slots_to_rewind, tokens_to_feed
 from .naive import draw, greedy_with_cache, softmax, texts_that_fit, token_forwards
 from .proof import another_rule, keep_chance, overlap, residual, speculative_round, tokens_a_round
@@ -21,7 +21,7 @@ __all__ = [
     "accepted_prefix",
     "adaptive_k",
     "another_rule",
-    "batch_limit",
+    "batch_cost",
     "best_k",
     "break_even",
     "chances_in_turn",

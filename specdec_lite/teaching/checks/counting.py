@@ -7,9 +7,11 @@ counts real models.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from ._framework import Case, Check
+
+READ = 7_504_924_672  # weights of Llama 8B that every pass reads: all but the embedding, which only is looked up
+TOKEN = 131_072  # bytes that one token of it keeps in the cache, in all layers
 
 
 def _layer(hidden: int, kv_width: int, inner: int) -> int:
@@ -57,8 +59,8 @@ STEPS = (
     (8, 16, 1, 1, 0, "nothing is cached"),
     (8, 16, 1, 1, 3, "three tokens are cached"),
     (8, 4, 2, 3, 5, "short weights, but the cache keeps 2 bytes a number"),
-    (8_030_000_000, 16, 32, 1024, 8192, "Llama 8B"),
-    (8_030_000_000, 4, 32, 1024, 131_072, "Llama 8B in 4 bits, a long text"),
+    (READ, 16, 32, 1024, 8192, "Llama 8B"),
+    (READ, 4, 32, 1024, 131_072, "Llama 8B in 4 bits, a long text"),
 )
 
 step_bytes = Check(
@@ -89,17 +91,17 @@ PASSES = (
     (10, 20, 0, 1, "one guess"),
     (10, 20, 5, 4, "four guesses and a cache"),
     (10, 5, 3, 4, "4-bit weights"),
-    (7_500_000_000, 15_000_000_000, 134_000_000, 4, "Llama 8B, 1,024 tokens"),
+    (READ, 2 * READ, 1024 * TOKEN, 4, "Llama 8B, 1,024 tokens"),
 )
 
 
-def _intensity(weights: int, weight_bytes: int, cache_bytes: int, k: int) -> float:
-    return 2 * (k + 1) * weights / (weight_bytes + cache_bytes)
+def _intensity(weights: int, weight_bytes: int, text_bytes: int, k: int) -> float:
+    return 2 * (k + 1) * weights / (weight_bytes + text_bytes)
 
 
 verify_intensity = Check(
     "verify_intensity",
-    ("weights", "weight_bytes", "cache_bytes", "k"),
+    ("weights", "weight_bytes", "text_bytes", "k"),
     [Case((w, wb, cb, k), _intensity(w, wb, cb, k), about) for w, wb, cb, k, about in PASSES],
     {
         "K guesses need K + 1 rows: one before the first guess, one after each.": (
@@ -171,51 +173,61 @@ free_rows = Check(
 )
 
 
-def _limit(weights: int, weight_bytes: int, cache_bytes: int, k: int, ridge: float) -> float:
-    room = 2 * (k + 1) * weights - ridge * cache_bytes
-    return math.floor(ridge * weight_bytes / room) + 1 if room > 0 else math.inf
+def _cost(weights: int, weight_bytes: int, text_bytes: int, batch: int, k: int, ridge: float) -> float:
+    def needs(rows: int) -> float:  # in bytes: so many could be read in that time
+        return max(weight_bytes, 2 * rows * weights / ridge) + batch * text_bytes
+
+    return needs(batch * (k + 1)) / needs(batch)
 
 
-TEXTS = (
-    (10, 20, 0, 1, 3.5, "one guess, nothing cached"),
-    (10, 20, 0, 2, 3.5, "two guesses"),
-    (10, 20, 2, 1, 3.5, "a cache for each text"),
-    (10, 20, 2, 1, 50.0, "a high ridge"),
-    (7_500_000_000, 15_000_000_000, 134_000_000, 4, 295.3, "Llama 8B on H100, 1,024 tokens"),
-    (7_500_000_000, 15_000_000_000, 1_074_000_000, 4, 295.3, "the same, 8,192 tokens"),
+def _one_maximum(w: int, wb: int, tb: int, batch: int, k: int, ridge: float) -> float:
+    def needs(rows: int) -> float:
+        return max(wb + batch * tb, 2 * rows * w / ridge)
+
+    return needs(batch * (k + 1)) / needs(batch)
+
+
+BATCHES = (
+    (10, 20, 0, 1, 1, 4.0, "one text, nothing cached"),
+    (10, 20, 0, 3, 1, 4.0, "three texts, nothing cached"),
+    (10, 20, 2, 3, 1, 4.0, "three texts, the example worked by hand"),
+    (10, 20, 40, 3, 1, 4.0, "long texts: caches larger than the weights"),
+    (10, 20, 2, 8, 2, 4.0, "a batch whose decoding step waits for arithmetic already"),
+    (READ, 2 * READ, 1024 * TOKEN, 256, 4, 295.3, "Llama 8B on H100, 256 texts of 1,024 tokens"),
+    (READ, 2 * READ, 8192 * TOKEN, 256, 4, 295.3, "the same with 8,192 tokens each"),
 )
 
-
-def _never(answer: Callable[..., float]) -> Callable[..., float]:
-    """Right about texts without end, wrong elsewhere."""
-    return lambda *given: math.inf if _limit(*given) == math.inf else answer(*given)
-
-
-def _plain(w: int, wb: int, cb: int, k: int, ridge: float) -> int:
-    return math.floor(ridge * wb / (2 * (k + 1) * w - ridge * cb)) + 1
-
-
-def _half(w: int, wb: int, cb: int, k: int, ridge: float) -> float:
-    room = (k + 1) * w - ridge * cb
-    return math.floor(ridge * wb / room) + 1 if room > 0 else math.inf
-
-
-batch_limit = Check(
-    "batch_limit",
-    ("weights", "weight_bytes", "cache_bytes", "k", "ridge"),
-    [Case(tuple(given), _limit(*given), about) for *given, about in TEXTS],
+batch_cost = Check(
+    "batch_cost",
+    ("weights", "weight_bytes", "text_bytes", "batch", "k", "ridge"),
+    [Case(tuple(given), _cost(*given), about) for *given, about in BATCHES],
     {
-        "The cache is forgotten: every text brings its own, and reads it in every pass.": (
-            lambda w, wb, cb, k, ridge: math.floor(ridge * wb / (2 * (k + 1) * w)) + 1
+        "One maximum over the whole pass: but attention is another kernel, and while it reads the caches the "
+        "linear layers wait.": _one_maximum,
+        "The caches are forgotten: attention reads every text's in every pass.": (
+            lambda w, wb, tb, b, k, r: _cost(w, wb, 0, b, k, r)
         ),
         "You counted one cache for all texts: each has its own.": (
-            lambda w, wb, cb, k, ridge: math.floor(ridge * (wb + cb) / (2 * (k + 1) * w)) + 1
+            lambda w, wb, tb, b, k, r: _cost(w, wb, tb / b, b, k, r)
         ),
-        "Where a text's cache takes longer than its arithmetic, no batch is too large: answer math.inf.": _plain,
-        "K guesses need K + 1 rows.": _never(lambda w, wb, cb, k, r: math.floor(r * wb / (2 * k * w - r * cb)) + 1),
-        "That batch is still free. The next one is the first that is not.": _never(lambda *given: _plain(*given) - 1),
-        "A weight costs each row two operations.": _half,
+        "Each guess does not read the caches again: all rows of a text share one reading.": (
+            lambda w, wb, tb, b, k, r: (max(wb, 2 * b * (k + 1) * w / r) + b * (k + 1) * tb) / (_step(w, wb, tb, b, r))
+        ),
+        "K guesses need K + 1 rows.": (
+            lambda w, wb, tb, b, k, r: (max(wb, 2 * b * k * w / r) + b * tb) / _step(w, wb, tb, b, r)
+        ),
+        "These are K + 1 rows in all. Each text of the batch has as many.": (
+            lambda w, wb, tb, b, k, r: (max(wb, 2 * (k + 1) * w / r) + b * tb) / (max(wb, 2 * w / r) + b * tb)
+        ),
+        "A weight costs each row two operations.": lambda w, wb, tb, b, k, r: _cost(w, wb, tb, b, k, 2 * r),
+        "That is the verifying pass. How many decoding steps of the same batch is it?": (
+            lambda w, wb, tb, b, k, r: _cost(w, wb, tb, b, k, r) * _step(w, wb, tb, b, r)
+        ),
     },
-    praise="With long texts the limit disappears: then caches are what a pass waits for.",
-    hint="Write both times for B texts. Which B makes arithmetic's the longer one? Can no B do that?",
+    praise="A batch ends the gift; long texts only dilute its price, since every step reads their caches anyway.",
+    hint="Time in bytes: the linear layers take the larger of weight_bytes and operations / ridge; add all caches.",
 )
+
+
+def _step(weights: int, weight_bytes: int, text_bytes: int, batch: int, ridge: float) -> float:
+    return max(weight_bytes, 2 * batch * weights / ridge) + batch * text_bytes
