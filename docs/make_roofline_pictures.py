@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 WIDTH = 820
-ROWS, CONTEXT, ROUNDS = (1, 2, 4, 8, 16), 128, 9
+ROWS, CONTEXT, ROUNDS = (1, 2, 4, 5, 8, 16), 128, 9
 
 
 @cache

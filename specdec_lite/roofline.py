@@ -115,7 +115,7 @@ def show(ink: Ink, subject: Subject) -> None:
     ink.line(ink(subject.name, "title") + f": {facts.replace('torch.', '')}")
     ink.line()
     for each in subject.passes.values():
-        head = [f"{each.engine} engine", "ms", "predicted", "ratio", "in 1-row passes", "GB/s"]
+        head = [f"{each.engine} engine", "ms", "predicted", "ratio", "in 1-row forwards", "GB/s"]
         rows = [[*head, f"of {MOVING[each.against]}"]]
         for n in each.rows:
             took, foreseen = each.seconds(n).median, each.predicted(n)

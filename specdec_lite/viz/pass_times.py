@@ -50,7 +50,7 @@ def two_needs(shape: Shape, ceiling: Ceiling, most: int = 2048) -> go.Figure:
     ):
         figure.add_annotation(x=log10(n), y=log10(level), text=text, ax=shift[0], ay=shift[1], **arrow)
     log = dict(type="log", exponentformat="none")
-    figure.update_xaxes(log | dict(title="rows of a pass: tokens that are judged together", dtick=log10(4)))
+    figure.update_xaxes(log | dict(title="rows of a forward: tokens that are judged together", dtick=log10(4)))
     figure.update_yaxes(log | dict(title="milliseconds, at least", dtick=1))
     figure.update_layout(template=template(), height=380, margin=dict(t=20, b=96), legend=dict(y=-0.24, entrywidth=190))
     figure.update_layout(meta=dict(alt=needs_sentence(shape, ceiling)))
@@ -105,7 +105,7 @@ def pass_times(timed: Mapping[str, Mapping[str, Passes]]) -> go.Figure:
                         showlegend=column == 1, hovertemplate="%{x} rows: %{y:.2f} ms",
                     ), row=1, col=column,
                 )  # fmt: skip
-    figure.update_xaxes(title="rows of a pass", type="category")
+    figure.update_xaxes(title="rows of a forward", type="category")
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title="milliseconds", col=1)
     figure.update_annotations(font_size=13)
@@ -135,12 +135,12 @@ def pass_table(engines: Mapping[str, Passes]) -> str:
     lines = []
     for engine, passes in engines.items():
         lines.append(
-            f"{engine + ' engine':14}{'ms':>8}{'predicted':>11}{'in 1-row passes':>17}{'predicted':>11}"
+            f"{engine + ' engine':14}{'ms':>8}{'predicted':>11}{'in 1-row forwards':>19}{'predicted':>11}"
             "  predicted to wait for"
         )
         for n in passes.rows:
             took, foreseen = 1000 * passes.seconds(n).median, 1000 * passes.predicted(n)
-            ratios = f"{passes.ratio(n).median:17.2f}{passes.predicted(n) / passes.predicted(1):11.2f}"
+            ratios = f"{passes.ratio(n).median:19.2f}{passes.predicted(n) / passes.predicted(1):11.2f}"
             cause = passes.ceiling.waits_for(passes.shape.work(n, passes.context))
             lines.append(f"{n:5} row{'s' * (n > 1):5}{took:8.1f}{foreseen:11.1f}{ratios}  {cause}")
     return "\n".join(lines)
