@@ -64,6 +64,12 @@ def loop(
     return text if prompt_too else text[len(prompt) :]
 
 
+def unstretched(probs: list[float], u: float) -> int:
+    """Never a token of probability 0, but the bar's end is taken to be 1."""
+    possible = [x for x, p in enumerate(probs) if p > 0]
+    return next((x for x in possible if u < sum(probs[: x + 1])), possible[-1])
+
+
 WRONG: dict[str, list[tuple[Callable[..., Any], str]]] = {
     "softmax": [
         (plain_softmax, "raised OverflowError"),
@@ -78,6 +84,7 @@ WRONG: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (lambda probs, u: walk(probs, u, at=True), "The comparison takes"),
         (walk, "gave 3, a token of probability 0, expected 2"),
         (lambda probs, u: walk(probs, u, last=False), "gave None"),
+        (unstretched, "multiply it by the sum"),
         (lambda probs, u: probs.index(max(probs)), "likeliest token, whatever the number says"),
         (lambda probs, u: next(x for x, p in enumerate(probs) if u < p), "raised StopIteration"),
         (lambda probs, u: walk(sorted(probs, reverse=True), u), "expected 1"),

@@ -88,6 +88,7 @@ DRAWS: tuple[tuple[list[float], float, str], ...] = (
     ([0.0, 0.0, 1.0, 0.0], 0.999, "neither the first nor the last can be drawn"),
     (THIRDS, 0.9995, "rounded, they add up to 0.999, and the number is above it"),
     ([*THIRDS, 0.0], 0.9995, "the sum is 0.999 again, and now the last token cannot be drawn"),
+    ([0.3] * 3, 0.65, "the sum is 0.9: the number that counts is 0.65 times that"),
 )
 
 
@@ -140,9 +141,12 @@ draw = Check(
         "Rounding can leave the whole sum below the number, and the last token may be one that cannot be drawn.": (
             _walk(lambda reached, u: u < reached, lambda probs: len(probs) - 1)
         ),
+        "The bar may be a little shorter than 1, and the number is stretched with it: multiply it by the sum.": (
+            _walk(lambda reached, u: u < reached, _last_possible)
+        ),
     },
     praise="One number, one token, and never one of probability 0.",
-    hint="Walk along the bar and stop where the sum first exceeds the number, strictly. Then think of the bar's end.",
+    hint="Walk along the bar and stop where the sum first exceeds the number times the bar's length, strictly.",
 )
 
 # What is fed
