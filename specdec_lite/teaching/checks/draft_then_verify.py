@@ -83,7 +83,7 @@ FORWARDS: tuple[tuple[int, int, int, str], ...] = (  # tokens of the text, token
 
 rows_that_judge = Check(
     "rows_that_judge",
-    ("text", "held", "k"),
+    ("length", "held", "k"),
     [Case((n, held, k), [n - held - 1 + i for i in range(k + 1)], about) for n, held, k, about in FORWARDS],
     {
         "Row i is what the model says after it has read token i. A guess is judged by the row before its own.": (
