@@ -270,7 +270,7 @@ def test_what_ships() -> None:
         assert list(each.runs) == list(range(1, 9))
         assert all(run.new_tokens == 64 and verdicts_hold(run) for run in each.runs.values())
         assert all(each.cost(k) > 0 and each.measured(k) > 0 for k in each.runs)
-        assert len(each.runs[each.best_k].rounds) < 64
+        assert all(len(run.rounds) < 64 for run in each.runs.values())
         assert each.decode(each.runs[4].rounds[0].kept)
 
 
@@ -286,7 +286,8 @@ def test_the_sweep_has_every_k_of_every_recording(made: list[Recorded]) -> None:
     assert all(list(trace.x) == [1, 2, 5] for trace in lines)
     assert len({(trace.line.dash, trace.marker.symbol) for trace in lines}) == 2  # told apart without colour
     assert list(level.y) == [1, 1] and level.name == "as fast as naive"
-    assert f"fastest at K = {made[0].best_k}" in figure.layout.meta["alt"]
+    told = figure.layout.meta["alt"]
+    assert f"{made[0].predicted(5):.2f} times naive" in told and "fastest" not in told  # one run of each is no contest
 
 
 def test_every_k_has_the_same_frame(made: list[Recorded]) -> None:

@@ -59,10 +59,6 @@ class Recorded:
         """Times as fast as naive, by the clock."""
         return self.wall[0] / self.wall[k]
 
-    @property
-    def best_k(self) -> int:
-        return max(self.runs, key=self.predicted)
-
 
 def load_recorded(folder: Path = FOLDER) -> list[Recorded]:
     """All recordings, greedy first.
