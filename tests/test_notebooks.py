@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import importlib.util
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -278,6 +280,33 @@ def test_there_is_a_notebook() -> None:
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_page_is_whole(path: Path) -> None:
     assert problems(path) == []
+
+
+def reading_times() -> ModuleType:
+    """The script in docs, which is in no package."""
+    spec = importlib.util.spec_from_file_location("reading_times", ROOT / "docs/reading_times.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_times_are_counted_from_the_pages() -> None:
+    stale = [path.name for path, text in reading_times().pages().items() if path.read_text(encoding="utf-8") != text]
+    assert not stale, f"run python docs/reading_times.py: {stale}"
+
+
+def test_a_time_counts_words_cells_and_headings() -> None:
+    cells = [
+        markdown("# Title\n\n![not these words](bars.png)\n\n" + "word " * 999),
+        *(code(f"x = {n}") for n in range(10)),
+        markdown("### 1. First (easy, 10 minutes)"),
+        code("def first(): ...  # your code here"),
+        markdown("## References\n\n" + "name " * 999),
+        *(code(f"y = {n}") for n in range(99)),
+    ]
+    times = reading_times()
+    assert times.minutes(nbformat.v4.new_notebook(cells=cells)) == (10, 10)  # 1,005 words are 5 minutes, 10 cells 5
+    assert times.row(10, 10) == "10 to read, 10 for the exercises"
 
 
 # The rules themselves, on planted notebooks.
