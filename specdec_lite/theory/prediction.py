@@ -36,7 +36,7 @@ class Costs:
         return sum(self.naive.values())
 
     def piece(self, name: str, drafted: int) -> float:
-        """One piece for a number of drafted tokens; between two that were timed it lies on the line."""
+        """One piece, as timed, for a number of drafted tokens; between two that were timed it lies on the line."""
         below = max(k for k in self.drafted if k <= drafted)
         above = min((k for k in self.drafted if k >= drafted), default=below)
         share = (drafted - below) / (above - below) if above > below else 0.0
