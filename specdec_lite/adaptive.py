@@ -15,6 +15,7 @@ import torch
 
 from .distributions import Sampler
 from .drafters import Draft, Drafter, DraftSession, Texts, certain
+from .messages import shown
 from .randomness import Randomness
 from .theory.formulas import best_k
 
@@ -96,7 +97,7 @@ class AdaptiveDrafter:
 
     def __init__(self, drafter: Drafter, rule: Rule) -> None:
         if not callable(rule):
-            raise TypeError(f"rule must be a function of a row's past verdicts, got {rule!r:.80}")
+            raise TypeError(f"rule must be a function of a row's past verdicts, got {shown(rule)}")
         self.drafter, self.rule = drafter, rule
 
     def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> AdaptiveSession:

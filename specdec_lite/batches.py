@@ -21,7 +21,7 @@ def run(pair: Pair, settings: Settings, json_file: str | None = None) -> None:
     """The whole benchmark at one temperature: a table on standard output, progress on standard error."""
     ink, told = Ink(sys.stdout), Ink(sys.stderr)
     prompts = prompts_for(pair, settings)
-    describe(ink, pair)
+    describe(ink, pair.models)
     how = "greedy" if settings.temperature == 0 else f"temperature {settings.temperature:g}"
     ink.paragraph(
         "",
@@ -97,7 +97,7 @@ def report(pair: Pair, settings: Settings, results: list[Batch]) -> dict[str, An
     measured, predicted = ends(results)
     return {
         "machine": environment(),
-        "pair": {"target": pair.target.parameters, "draft": pair.draft.parameters},
+        "pair": {role: each.parameters for role, each in pair.models.items()},
         "settings": asdict(settings),
         "batches": [
             {

@@ -96,7 +96,7 @@ def contest(
 def run(pair: Pair, settings: Settings, json_file: str | None = None) -> None:
     """The whole benchmark: tables on standard output, progress on standard error."""
     ink, prompts = Ink(sys.stdout), prompts_for(pair, settings)
-    describe(ink, pair)
+    describe(ink, pair.models)
     ink.paragraph(
         "",
         f"prompts: {len(prompts)} of {len(prompts[0])} tokens, from standard library files held out of training; "
@@ -137,7 +137,7 @@ def room_for(pair: Pair, new: int) -> int:
 
 def random_weights(pair: Pair) -> bool:
     """Whether one of the two was made with random weights."""
-    return any(made_up(each.module) for each in (pair.target, pair.draft))
+    return any(made_up(each.module) for each in pair.models.values())
 
 
 def forward_costs(pair: Pair, settings: Settings) -> dict[str, dict[int, float]]:
@@ -208,7 +208,7 @@ def report(
     """What `--json` writes."""
     return {
         "machine": environment(),
-        "pair": {"target": pair.target.parameters, "draft": pair.draft.parameters},
+        "pair": {role: each.parameters for role, each in pair.models.items()},
         "random_weights": random_weights(pair),
         "settings": asdict(settings),
         "prompts": prompts,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .messages import shown
 from .pocket import TARGET
 from .random_models import PREFIX, is_random, random_llama, shape_named
 
@@ -49,7 +50,7 @@ def choose_dtype(dtype: str | torch.dtype | None, device: str | torch.device) ->
     """
     chosen = None if dtype in (None, "auto") else DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if chosen is not None and chosen not in DTYPES.values():
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)} or auto, got {dtype!r}")
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)} or auto, got {shown(dtype)}")
     if chosen == torch.float64 and str(device).startswith("mps"):
         raise ValueError("mps has no float64: use dtype='float32' there, or device='cpu'")
     return chosen
@@ -64,12 +65,14 @@ def locate(source: str | Path, role: str, revision: str | None) -> str:
     """
     if is_random(source):
         if revision is not None:
-            raise ValueError(f"the {role} {source} has random weights, and those have no revision, got {revision!r}")
+            raise ValueError(
+                f"the {role} {source} has random weights, and those have no revision, got {shown(revision)}"
+            )
         return PREFIX + shape_named(source).name
     name, path = str(source), Path(source).expanduser()
     if path.is_dir():
         if revision is not None:
-            raise ValueError(f"the {role} {name} is a local folder, and those have no revision, got {revision!r}")
+            raise ValueError(f"the {role} {name} is a local folder, and those have no revision, got {shown(revision)}")
         if not (path / "config.json").is_file():
             raise ValueError(f"the folder {name} holds no model: config.json is missing")
         if not any(path.glob("*.safetensors")):

@@ -65,6 +65,7 @@ def build_parser() -> Parser:
     demo = commands.add_parser("demo", help="decode one text naively and speculatively, and compare")
     demo.set_defaults(run=run_demo)
     demo.add_argument("--prompt", help="text to continue (default: the beginning of a Python class)")
+    demo.add_argument("--drafter", choices=["model", "lookup"], default="model", help="lookup needs no draft model")
     demo.add_argument("--k", type=whole(1, MAX_K), default=4, help="tokens drafted a round, 1 to 16 (default: 4)")
     demo.add_argument("--temperature", type=temperature, default=0.0, help="0 is greedy (default: 0)")
     demo.add_argument("--seed", type=whole(0), default=0, help="of the random numbers (default: 0)")
@@ -179,6 +180,9 @@ def load(args: argparse.Namespace) -> Pair:
     """
     import torch
 
+    if args.target and not args.draft and getattr(args, "drafter", "model") == "model":
+        lookup = ", or --drafter lookup to draft from the text itself" if hasattr(args, "drafter") else ""
+        raise ValueError(f"--target {args.target} needs a --draft to draft for it{lookup}")
     quiet()
     threads = args.threads or (1 if is_pocket(args) else None)  # a small model's threads wait for each other
     if threads:
@@ -209,7 +213,7 @@ def run_demo(args: argparse.Namespace) -> None:
     from .demo import run
     from .race import Settings
 
-    names = ("prompt", "k", "temperature", "seed", "max_new_tokens", "repeats")
+    names = ("prompt", "drafter", "k", "temperature", "seed", "max_new_tokens", "repeats")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     run(pair, Settings(**given), pocket=is_pocket(args), as_json=args.json)
 
@@ -270,8 +274,6 @@ def run_doctor(args: argparse.Namespace) -> None:
     check_picture(args.picture)
     if args.drafter == "lookup" and args.agreement is not None:
         raise ValueError("--agreement sets how often a draft model's guesses are kept: leave out --drafter lookup")
-    if args.drafter == "lookup" and args.draft is None:
-        args.draft = args.target  # not run: a pair has two
     from .doctor import Settings, check_agreement, drafter, run
 
     check_agreement((args.target, args.draft), args.agreement)

@@ -7,10 +7,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 
-from .drafters import ModelDrafter
+from .drafters import drafter_named
 from .hardware.machine import environment
 from .loading import Pair
-from .race import Race, Settings, account, cause, race, report, rounds_of
+from .models import TransformersModel
+from .prompts import to_token_ids
+from .race import Race, Settings, account, cause, models_of, race, report, rounds_of
 from .terminal import Ink, TokenWriter, percent, table
 from .trace import Round
 from .viz.theme import KINDS
@@ -20,50 +22,52 @@ SHOWN = ("accepted", "corrected", "bonus")
 
 def run(pair: Pair, settings: Settings, pocket: bool, as_json: bool) -> None:
     """The whole demonstration, on standard output."""
+    drafter, lookup = drafter_named(settings.drafter, pair.draft), settings.drafter == "lookup"
     if as_json:
-        length = sum(len(each.kept) for each in rounds_of(pair, settings, ModelDrafter(pair.draft)))
+        length = sum(len(each.kept) for each in rounds_of(pair, settings, drafter))
         print(json.dumps(report(race(pair, settings, length), pair, pocket), indent=2))
         return
     ink = Ink(sys.stdout)
     naive = rounds_of(pair, settings, None)  # refuses what cannot work before anything is written
-    describe(ink, pair)
+    describe(ink, models_of(pair, settings))
     how = "greedy" if settings.sampling.greedy else f"temperature {settings.temperature:g}, seed {settings.seed}"
     ink.line(f"  {how}, at most {settings.max_new_tokens} new tokens")
     ink.line()
     ink.line(ink("Naive decoding", "title") + ": the target writes alone, one token a forward")
     ink.line()
     show(ink, pair, settings, naive)
-    guesses = "1 token" if settings.k == 1 else f"{settings.k} tokens"
-    ink.line(
-        ink("Speculative decoding", "title") + f": the draft guesses {guesses}, the target judges them in one forward"
-    )
+    guesses = "1 token" if settings.k == 1 else f"{'up to ' * lookup}{settings.k} tokens"
+    who = f"{guesses} are looked up in the text" if lookup else f"the draft guesses {guesses}"
+    ink.line(ink("Speculative decoding", "title") + f": {who}, the target judges them in one forward")
     ink.line()
     for kind in SHOWN:
         ink.line(
             f"  {ink.mark(kind) or ' '}{ink(kind, kind)}{' ' * (9 - len(kind))}  {ink(KINDS[kind].meaning, 'note')}"
         )
     ink.line()
-    length = show(ink, pair, settings, rounds_of(pair, settings, ModelDrafter(pair.draft)))
+    length = show(ink, pair, settings, rounds_of(pair, settings, drafter))
     ink.passing(f"Timing both {settings.repeats} times in turn ...")
     result = race(pair, settings, length, warm_up=0)  # both have just run
     ink.passing("")
     conclude(ink, result, pair, pocket)
 
 
-def describe(ink: Ink, pair: Pair) -> None:
-    """The two models and the machine."""
+def describe(ink: Ink, models: dict[str, TransformersModel]) -> None:
+    """The models and the machine."""
     rows = []
-    for role, model in (("target", pair.target), ("draft", pair.draft)):
+    for role, model in models.items():
         layers = "1 layer " if model.layers == 1 else f"{model.layers} layers"
         rows.append([role, layers, f"{model.parameters / 1e6:.1f} M weights"])
     for line in table(rows):
         ink.line(line)
+    if "draft" not in models:
+        ink.line("  drafter  looks its guesses up in the text itself")
     ink.paragraph("", environment(), "note")
 
 
 def show(ink: Ink, pair: Pair, settings: Settings, rounds: Iterable[Round]) -> int:
     """Write the text as it grows. -> how many tokens it has"""
-    writer = TokenWriter(pair.tokenizer, pair.tokenizer.encode(settings.prompt), ink)
+    writer = TokenWriter(pair.tokenizer, to_token_ids(settings.prompt, pair.target)[0], ink)
     forwards, ended, kinds = 0, None, Counter()
     for each in rounds:
         forwards, ended = forwards + 1, each.ended
@@ -75,7 +79,9 @@ def show(ink: Ink, pair: Pair, settings: Settings, rounds: Iterable[Round]) -> i
     ends = " and ended the text" if ended == "stop" else ""
     line = f"  {forwards} forwards of the target gave {kinds.total()} tokens{ends}"
     if set(kinds) - {"sampled"}:  # something was drafted
-        names = {kind: kind for kind in SHOWN} | {"sampled": "with no room left for a guess"}
+        names = {kind: kind for kind in SHOWN} | {
+            "sampled": "with nothing drafted" if settings.drafter == "lookup" else "with no room left for a guess"
+        }
         line += ": " + ", ".join(f"{kinds[kind]} {name}" for kind, name in names.items() if kinds[kind])
     ink.line(line)
     ink.line()

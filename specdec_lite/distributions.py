@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .messages import shown
 from .processors import Processors
 from .randomness import Randomness
 
@@ -37,13 +38,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0 (greedy) or a positive number, got {self.temperature}")
+            raise ValueError(f"temperature must be 0 (greedy) or a positive number, got {shown(self.temperature)}")
         if not isinstance(self.top_k, int) or self.top_k < 0:
-            raise ValueError(f"top_k must be a whole number, 0 to keep every token, got {self.top_k!r}")
+            raise ValueError(f"top_k must be a whole number, 0 to keep every token, got {shown(self.top_k)}")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie above 0 and at most at 1, got {self.top_p}")
+            raise ValueError(f"top_p must lie above 0 and at most at 1, got {shown(self.top_p)}")
         if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p must lie between 0 and 1, got {self.min_p}")
+            raise ValueError(f"min_p must lie between 0 and 1, got {shown(self.min_p)}")
 
     @property
     def greedy(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
-from .drafters import Drafter, ModelDrafter, PromptLookupDrafter
+from .drafters import Drafter, PromptLookupDrafter, drafter_named
 from .hardware.advice import remedy, verdict
 from .hardware.doctor import Diagnosis, Settings, diagnose
 from .hardware.laps import PARTS
@@ -40,9 +40,7 @@ def check_agreement(sources: Sequence[str | None], agreement: float | None) -> N
 
 def drafter(pair: Pair, kind: str, agreement: float | None) -> Drafter:
     """What `--drafter` and `--agreement` say."""
-    if kind == "lookup":
-        return PromptLookupDrafter()
-    return ModelDrafter(pair.draft) if agreement is None else SyntheticDrafter(pair.draft, agreement)
+    return drafter_named(kind, pair.draft) if agreement is None else SyntheticDrafter(pair.draft, agreement)
 
 
 def run(
@@ -73,9 +71,7 @@ def run(
 
 def introduce(ink: Ink, pair: Pair, drafter: Drafter, settings: Settings, prompts: Sequence[list[int]]) -> None:
     """Who is examined, on which machine, and with what."""
-    models = {"target": pair.target, "draft": pair.draft}
-    if isinstance(drafter, PromptLookupDrafter):
-        del models["draft"]
+    models = {"target": pair.target} if isinstance(drafter, PromptLookupDrafter) else pair.models
     rows = [[role, f"{each.layers} layers", f"{each.parameters / 1e6:.1f} M weights"] for role, each in models.items()]
     for line in table(rows):
         ink.line(line)
@@ -180,7 +176,7 @@ def report(pair: Pair, drafter: Drafter, found: Diagnosis, prompts: Sequence[lis
     synthetic = isinstance(drafter, SyntheticDrafter)
     return {
         "machine": environment(),
-        "pair": {"target": pair.target.parameters, "draft": pair.draft.parameters},
+        "pair": {role: each.parameters for role, each in pair.models.items()},
         "drafter": type(drafter).__name__,
         "synthetic_acceptance": drafter.rule.agreement if synthetic else None,
         "settings": asdict(found.settings),

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .distributions import Sampler, one_hot
+from .messages import shown
 from .models import LanguageModel, prefill, refresh_settings
 from .randomness import Randomness
 from .transfer import send
@@ -54,6 +55,11 @@ class ModelDrafter:
     """Draft with a smaller language model, one token at a time."""
 
     def __init__(self, model: LanguageModel) -> None:
+        if not hasattr(model, "new_cache") or isinstance(model, type):
+            raise TypeError(
+                f"ModelDrafter needs a model, such as load_pair(target, draft).draft, got {shown(model)}; "
+                "PromptLookupDrafter() drafts without one"
+            )
         self.model = model
 
     def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> ModelDraftSession:
@@ -116,6 +122,14 @@ class ModelDraftSession:
             feed = token if self.knows_all else token.clamp_max(self.model.vocab_size - 1)  # [batch, 1]
         self.cached = [len(text) + k - 1 for text in texts]
         return Draft(tokens, sampler.together(tokens, probs, self.vocab_size), [k] * len(texts))
+
+
+DRAFTERS = ("model", "lookup")  # as `--drafter` names them
+
+
+def drafter_named(name: str, draft: LanguageModel | None) -> Drafter:
+    """The drafter of that name; a model drafts with `draft`."""
+    return PromptLookupDrafter() if name == "lookup" else ModelDrafter(draft)
 
 
 class PromptLookupDrafter:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .distributions import Sampling
+from .messages import shown
 from .models import LanguageModel
 from .processors import Chain, Processor
 
@@ -76,7 +77,7 @@ def read(
     """
     for name, why in REFUSED.items():
         if is_on(config, name):
-            raise ValueError(f"generation_config.{name}={getattr(config, name)!r:.80} {why}: unset it in a copy")
+            raise ValueError(f"generation_config.{name}={shown(getattr(config, name))} {why}: unset it in a copy")
     sampling, warpers = Sampling(temperature=0), []
     if config.do_sample:
         drawn = {name: value for name in DRAWN if (value := getattr(config, name, None)) is not None}
@@ -143,7 +144,7 @@ def tell_unused(model: LanguageModel, sampling: Any, processors: Any) -> None:
         return
     names = [*(PROCESSED if processors is None else ())]
     names += [*DRAWN, *WARPERS] if sampling is None and config.do_sample else []
-    unused = [f"{name}={getattr(config, name)!r:.40}" for name in names if is_on(config, name)]
+    unused = [f"{name}={shown(getattr(config, name), 40)}" for name in names if is_on(config, name)]
     if unused:
         model.told_unused = True  # type: ignore[attr-defined]
         warnings.warn(

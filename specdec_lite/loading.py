@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from .checkpoints import choose_device, choose_dtype, load_module, load_tokenizer, locate
-from .models import TransformersModel
+from .messages import shown
+from .models import TransformersModel, check_module
 from .pocket import DRAFT, TARGET
 from .probe import probe as run_probe
 from .random_models import check_memory, is_random, shape_named
@@ -25,16 +26,23 @@ Source = "str | Path | PreTrainedModel"
 
 @dataclass(frozen=True)
 class Pair:
-    """A target, a draft and the tokenizer they share."""
+    """A target, a draft (None where the text itself drafts, see `PromptLookupDrafter`) and the tokenizer they share."""
 
     target: TransformersModel
-    draft: TransformersModel
+    draft: TransformersModel | None
     tokenizer: PreTrainedTokenizerBase | None
 
+    @property
+    def models(self) -> dict[str, TransformersModel]:
+        """Those that are there, by role."""
+        return {"target": self.target} | ({} if self.draft is None else {"draft": self.draft})
+
     def __repr__(self) -> str:
-        sizes = f"{self.target.parameters / 1e6:.1f} M and {self.draft.parameters / 1e6:.1f} M weights"
-        layers = f"{self.target.layers} and {self.draft.layers} layers"
-        return f"Pair({sizes}, {layers}, {self.target.dtype}, {self.target.device}, {self.target.engine.name} engine)"
+        models, target = self.models.values(), self.target
+        sizes = " and ".join(f"{each.parameters / 1e6:.1f} M" for each in models)
+        layers = " and ".join(str(each.layers) for each in models)
+        how = f"{target.dtype}, {target.device}, {target.engine.name} engine" + ", no draft" * (self.draft is None)
+        return f"Pair({sizes} weights, {layers} layers, {how})"
 
 
 def load_pair(
@@ -50,6 +58,8 @@ def load_pair(
     probe: bool = True,
 ) -> Pair:
     """Load a target and its draft; without arguments the pocket pair, which needs no download.
+
+    A target alone makes a pair without a draft, to be drafted for by `PromptLookupDrafter`.
 
     Only safetensors are read, and no code that a repository brings is run. Whatever transformers
     loads quantised it loads here; what else that needs installed, the error says.
@@ -71,12 +81,12 @@ def load_pair(
         probe: check a cached, a rewound, a ragged and a roomy forward against an uncached one.
 
     Raises:
-        ValueError: only one of the two was given; a device, a dtype or a model is not to be had (says
+        ValueError: a draft without a target; a device, a dtype or a model is not to be had (says
             why, and how to work offline); the tokenizers differ; or its configuration says, or the
             probe found, why this model cannot be decoded with a cache.
     """
-    if (target is None) != (draft is None):
-        raise ValueError("give both a target and a draft, or neither for the pocket pair")
+    if target is None and draft is not None:
+        raise ValueError("a draft needs a target: give both, or neither for the pocket pair")
     dtype = choose_dtype(dtype, device)  # first: it is a fact about mps, whether one is here or not
     device = choose_device(device)
     if target is None:
@@ -86,28 +96,35 @@ def load_pair(
                 "(python -m specdec_lite.pocket.train)"
             )
         target, draft = TARGET, DRAFT
-    sources = [_located(target, "target", revision), _located(draft, "draft", draft_revision)]
+    sources = [_located(target, "target", revision)]
+    if draft is not None:
+        sources.append(_located(draft, "draft", draft_revision))
+    elif draft_revision is not None:
+        raise ValueError(f"draft_revision={draft_revision!r} belongs to a draft, and none was given")
     made_up = dict.fromkeys(source[0] for source in sources if is_random(source[0]))
     check_memory(map(shape_named, made_up), device, dtype)  # of both together, before either is made
     tokenizer, agreed = _shared_tokenizer(sources, tokenizer)
     with _without_bars(target is TARGET):
         module = _module(sources[0], "target", device, dtype)
-        own = sources[1] != sources[0]  # a model that drafts for itself is read once
-        modules = (module, _module(sources[1], "draft", device, dtype) if own else module)
+        modules = [module]
+        if draft is not None:  # a model that drafts for itself is read once
+            modules.append(module if sources[1] == sources[0] else _module(sources[1], "draft", device, dtype))
     models = [TransformersModel(each, tokenizer, engine) for each in modules]
-    check_widths(models[0].vocab_size, models[1].vocab_size, tokenizer, agreed)
+    if len(models) > 1:
+        check_widths(models[0].vocab_size, models[1].vocab_size, tokenizer, agreed)
     if probe:
-        for model, role in zip(models, ("target", "draft"), strict=True):
+        for model, role in zip(models, ("target", "draft"), strict=False):
             run_probe(model, role)
-    return Pair(models[0], models[1], tokenizer)
+    return Pair(models[0], models[1] if len(models) > 1 else None, tokenizer)
 
 
 def _located(source: Source, role: str, revision: str | None) -> tuple[Source, str | None]:
     """A source that can be told from others: (folder or hub id or object, revision)."""
     if isinstance(source, str | Path):
         return locate(source, role, revision), revision
+    check_module(source, f"the {role}", "a hub id, a local folder, random: and a shape, or a model of transformers")
     if revision is not None:
-        raise ValueError(f"the {role} is a model object, which has no revision, got {revision!r}")
+        raise ValueError(f"the {role} is a model object, which has no revision, got {shown(revision)}")
     return source, None
 
 
@@ -125,7 +142,7 @@ def _shared_tokenizer(
     sources: list[tuple[Source, str | None]], tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[PreTrainedTokenizerBase | None, bool]:
     """The pair's tokenizer (the one given, else the target's), and whether the draft's was seen to agree with it."""
-    target, draft = sources
+    target, draft = sources[0], sources[-1]
     if tokenizer is None and _named(target):
         tokenizer = load_tokenizer(target[0], "target", target[1])
     if tokenizer is None or not _named(draft):

@@ -18,6 +18,7 @@ from .architecture import reach, refusal, windows
 from .cache import Arena
 from .engines import Engine, GraphEngine, build
 from .engines.snapshot import Snapshot, settings
+from .messages import shown
 from .transfer import send
 
 if TYPE_CHECKING:  # importing transformers takes longer than importing torch
@@ -72,6 +73,7 @@ class TransformersModel:
             records either and replays it; "auto" chooses by device and model (see `load_pair`).
 
     Raises:
+        TypeError: no model of transformers.
         ValueError: the module or a part of it is in training mode, where dropout would make every forward differ, or
             its configuration or class says that keys, values, mask and positions are not all of it.
     """
@@ -79,6 +81,7 @@ class TransformersModel:
     def __init__(
         self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, engine: str = "eager"
     ) -> None:
+        check_module(module, "module", "a causal language model of transformers")
         self.module, self.tokenizer, self.engine_name = module, tokenizer, engine
         self.told_unused = False  # whether settings of the generation_config were told not to be used
         self.watched = True  # False while nothing can change, so that nothing is compared
@@ -184,6 +187,18 @@ class TransformersModel:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._take()
+
+
+def check_module(module: object, what: str, wanted: str) -> None:
+    """Refuse what is no model of transformers.
+
+    Raises:
+        TypeError: says what was wanted.
+    """
+    if isinstance(module, TransformersModel):
+        raise TypeError(f"{what} is a TransformersModel already, which decodes as it is: give its .module, or use it")
+    if not isinstance(module, nn.Module) or not hasattr(getattr(module, "config", None), "get_text_config"):
+        raise TypeError(f"{what} must be {wanted}, got {shown(module)}")
 
 
 def refresh_settings(model: LanguageModel) -> None:

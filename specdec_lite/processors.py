@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .messages import shown
+
 Processor = Callable[[Tensor, Tensor], Tensor]
 Chain = Sequence[Processor]
 
@@ -97,7 +99,7 @@ def to_chains(
     if processors is None:
         processors = []
     if not isinstance(processors, list | tuple):
-        raise TypeError(f"processors must be a list of them, or one list for each prompt, got {processors!r:.80}")
+        raise TypeError(f"processors must be a list of them, or one list for each prompt, got {shown(processors)}")
     own = bool(processors) and all(isinstance(each, list | tuple) for each in processors)
     if own and len(processors) != len(texts):
         raise ValueError(f"processors has {len(processors)} lists for {len(texts)} prompts: give one for each row")
@@ -105,7 +107,7 @@ def to_chains(
     for chain, text in zip(chains[: len(texts) if own else 1], texts, strict=False):
         for processor in chain:
             if not callable(processor) or isinstance(processor, type):
-                raise TypeError(f"a logits processor must be called with (input_ids, scores), got {processor!r:.80}")
+                raise TypeError(f"a logits processor must be called with (input_ids, scores), got {shown(processor)}")
             refuse_known(processor)
             refuse_memory(processor, torch.tensor(text, device=device), vocab_size)
             if not own:

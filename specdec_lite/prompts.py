@@ -11,6 +11,7 @@ from .acceptance import Rule
 from .distributions import Sampling
 from .drafters import Drafter
 from .generation_config import is_config
+from .messages import shown
 from .models import LanguageModel
 from .stopping import Stop
 from .trace import Detail
@@ -67,11 +68,11 @@ def _row(row: object, target: LanguageModel) -> list[int]:
     elif isinstance(row, Sequence) and any(isinstance(each, Mapping) for each in row):
         row = _chat(row, target)
     if not isinstance(row, Sequence) or isinstance(row, bytes):
-        raise TypeError(f"each prompt must be a string or a list of token ids, got {row!r:.80}")
+        raise TypeError(f"each prompt must be a string or a list of token ids, got {shown(row)}")
     for token in row:
         whole = isinstance(token, int) and not isinstance(token, bool)
         if not whole and not (_rank(token) == 0 and "int" in str(token.dtype)):
-            raise TypeError(f"a token id must be an int, got {token!r:.80}")
+            raise TypeError(f"a token id must be an int, got {shown(token)}")
     row = [int(token) for token in row]
     if not row:
         raise ValueError("a prompt is empty: give at least one token to continue from")
@@ -91,7 +92,7 @@ def _plain(prompt: object) -> object:
     if isinstance(prompt, Mapping):
         if "input_ids" not in prompt:
             raise ValueError(
-                f"a dict prompt needs input_ids, as tokenizers give them, got the keys {list(prompt)!r:.80}; "
+                f"a dict prompt needs input_ids, as tokenizers give them, got the keys {shown(list(prompt))}; "
                 "a chat is a list of messages"
             )
         ids, mask = _plain(prompt["input_ids"]), prompt.get("attention_mask")
@@ -108,14 +109,14 @@ def _plain(prompt: object) -> object:
 def _shown(ids: object, mask: object) -> list[Any]:
     """The ids, or rows of ids, where the mask is 1."""
     if not isinstance(ids, Sequence) or not isinstance(mask, Sequence) or len(ids) != len(mask):
-        raise ValueError(f"attention_mask must have the shape of input_ids, got {mask!r:.80} for {ids!r:.80}")
+        raise ValueError(f"attention_mask must have the shape of input_ids, got {shown(mask)} for {shown(ids)}")
     ids = [_plain(each) for each in ids]
     if any(isinstance(each, Sequence) for each in ids):
         return [
             _shown(row, each.tolist() if hasattr(each, "tolist") else each) for row, each in zip(ids, mask, strict=True)
         ]
     if any(each not in (0, 1) for each in mask):
-        raise ValueError(f"attention_mask must be 1 where a token counts and 0 elsewhere, got {mask!r:.80}")
+        raise ValueError(f"attention_mask must be 1 where a token counts and 0 elsewhere, got {shown(mask)}")
     return [token for token, each in zip(ids, mask, strict=True) if each]
 
 
@@ -142,7 +143,7 @@ def _chat(messages: Chat, target: LanguageModel) -> list[int]:
     for message in messages:
         if not isinstance(message, Mapping):
             raise TypeError(
-                f"a chat message must be a dict, such as {{'role': ..., 'content': ...}}, got {message!r:.80}"
+                f"a chat message must be a dict, such as {{'role': ..., 'content': ...}}, got {shown(message)}"
             )
     if not getattr(target.tokenizer, "chat_template", None):
         raise ValueError("chat messages need a tokenizer with a chat template, and this one has none: pass a string")
@@ -156,7 +157,9 @@ def _chat(messages: Chat, target: LanguageModel) -> list[int]:
     except Exception as error:  # whatever a template raises
         at = _refused(messages, str(error), render)
         said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"the chat template says of message {at}: {said:.200}; got {messages[at]!r:.200}") from error
+        raise ValueError(
+            f"the chat template says of message {at}: {said:.200}; got {shown(messages[at], 200)}"
+        ) from error
     return list(made["input_ids"])
 
 
@@ -196,7 +199,7 @@ def check_kinds(
         ("rule", rule, rule is None or _has(rule, "chance"), "a rule, such as TokenRejection()"),
     ):
         if not fits:
-            raise TypeError(f"{name} must be {remedy}, got {value!r:.80}")
+            raise TypeError(f"{name} must be {remedy}, got {shown(value)}")
     if not getattr(rule, "exact", True):
         raise ValueError(
             f"{type(rule).__name__} is not exact, and this promises the target's distribution: "
@@ -220,11 +223,11 @@ def check_limits(
 ) -> list[int]:
     """Refuse what cannot work; return a seed for each row."""
     if max_k and (not isinstance(k, int) or not 1 <= k <= max_k):
-        raise ValueError(f"k must be a whole number from 1 to {max_k}, got {k!r}")
+        raise ValueError(f"k must be a whole number from 1 to {max_k}, got {shown(k)}")
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {max_new_tokens!r}")
+        raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {shown(max_new_tokens)}")
     if trace not in get_args(Detail):
-        raise ValueError(f"trace must be one of {', '.join(get_args(Detail))}, got {trace!r}")
+        raise ValueError(f"trace must be one of {', '.join(get_args(Detail))}, got {shown(trace)}")
     if stop.strings and target.tokenizer is None:
         raise ValueError("stop strings need a tokenizer: load the model with one, or stop on token ids")
     longest = max(map(len, texts))
@@ -238,5 +241,5 @@ def check_limits(
     seeds = [seed + row for row in range(len(texts))] if isinstance(seed, int) else seed
     fits = isinstance(seeds, Sequence) and len(seeds) == len(texts)
     if not fits or any(not isinstance(s, int) or not 0 <= s < 2**64 for s in seeds):
-        raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, or one for each row, got {seed!r:.80}")
+        raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, or one for each row, got {shown(seed)}")
     return list(seeds)

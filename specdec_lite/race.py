@@ -9,10 +9,11 @@ from typing import Any
 
 from .decoding import Decoded, autoregressive, speculative, stream
 from .distributions import Sampling
-from .drafters import ModelDrafter
+from .drafters import Drafter, drafter_named
 from .hardware.machine import environment
 from .hardware.measure import Spread, Timings, forward_seconds, idle, interleave
 from .loading import Pair
+from .models import TransformersModel
 from .pocket.prompts import BUILT_IN
 from .stopping import Stop
 from .trace import Round
@@ -27,6 +28,7 @@ class Settings:
     """What the command line says."""
 
     prompt: str = BUILT_IN[0]
+    drafter: str = "model"
     k: int = 4
     temperature: float = 0.0
     seed: int = 0
@@ -38,7 +40,7 @@ class Settings:
         return Sampling(temperature=self.temperature)
 
 
-def rounds_of(pair: Pair, settings: Settings, drafter: ModelDrafter | None) -> Iterator[Round]:
+def rounds_of(pair: Pair, settings: Settings, drafter: Drafter | None) -> Iterator[Round]:
     """The rounds of one decoding as they come, up to the model's own end of text. No drafter: naive."""
     return stream(
         pair.target, drafter, settings.prompt, k=settings.k, max_new_tokens=settings.max_new_tokens,
@@ -68,8 +70,8 @@ class Race:
 
     @property
     def draft_price(self) -> float:
-        """A forward of the draft over one token, in such forwards of the target."""
-        return self.forward["draft"][1] / self.forward["target"][1]
+        """A forward of the draft over one token, in such forwards of the target; 0 where the text drafts."""
+        return self.forward["draft"][1] / self.forward["target"][1] if "draft" in self.forward else 0.0
 
     @property
     def verify_price(self) -> float:
@@ -79,7 +81,7 @@ class Race:
 
 def race(pair: Pair, settings: Settings, length: int, warm_up: int = 1) -> Race:
     """Decode `length` tokens both ways, `repeats` times in turn, and time single forwards."""
-    drafter, last = ModelDrafter(pair.draft), {}
+    drafter, last = drafter_named(settings.drafter, pair.draft), {}
     common = {"max_new_tokens": length, "sampling": settings.sampling, "stop": Stop(), "seed": settings.seed}
 
     def naive(case: int, turn: int) -> int:
@@ -92,19 +94,27 @@ def race(pair: Pair, settings: Settings, length: int, warm_up: int = 1) -> Race:
 
     wait = idle(pair.target.device)
     timings = interleave({"naive": naive, "speculative": fast}, rounds=settings.repeats, warm_up=warm_up, wait=wait)
-    models = {"target": pair.target, "draft": pair.draft}
-    forward = forward_seconds(models, {"target": [1, settings.k + 1], "draft": [1]}, rounds=15)
+    models = models_of(pair, settings)
+    fed = {role: [1, settings.k + 1] if role == "target" else [1] for role in models}
+    forward = forward_seconds(models, fed, rounds=15)
     return Race(settings, last["naive"], last["fast"], timings, forward)
+
+
+def models_of(pair: Pair, settings: Settings) -> dict[str, TransformersModel]:
+    """The models that run, by role."""
+    return {"target": pair.target} if settings.drafter == "lookup" else pair.models
 
 
 def account(result: Race) -> str:
     """What a round costs and what it brings, in forwards of the target over one token."""
     k, brings = result.settings.k, result.fast.trace.tokens_per_round_with_bonus
     costs = k * result.draft_price + result.verify_price
+    lookup = result.settings.drafter == "lookup"
+    guesses = "next to nothing" if lookup else f"{k} x {result.draft_price:.2f}"
     return (
-        f"Counted in naive steps (the target over 1 token), a round costs {k} x {result.draft_price:.2f} for the "
-        f"guesses and {result.verify_price:.2f} for judging them (the target over {k + 1} tokens), about {costs:.1f} "
-        f"together, and brings {brings:.1f} tokens."
+        f"Counted in naive steps (the target over 1 token), a round costs {guesses} for the guesses and "
+        f"{result.verify_price:.2f} for judging them (the target over {k + 1} tokens), about {costs:.1f} together, "
+        f"and brings {brings:.1f} tokens."
     )
 
 
@@ -130,7 +140,7 @@ def cause(result: Race, pair: Pair, pocket: bool) -> str:
 def report(result: Race, pair: Pair, pocket: bool) -> dict[str, Any]:
     """Everything a program may want to know; the values fit JSON."""
     trace, settings, timings = result.fast.trace, result.settings, result.timings
-    models = {"target": pair.target, "draft": pair.draft}
+    models = models_of(pair, settings)
     sides = {"naive": result.naive, "speculative": result.fast}
     made = {
         name: {

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from os.path import commonprefix
 
+from .messages import shown
+
 Decode = Callable[[list[int]], str]
 BROKEN = "\ufffd"  # what a decoder writes for bytes that are no character, or not yet
 MARGIN = 4  # tokens decoded before those that may matter: a character has up to 4 bytes
@@ -37,10 +39,12 @@ class Stop:
                 object.__setattr__(self, "token_ids", ())  # nothing is named
         listed = isinstance(self.strings, Collection) and not isinstance(self.strings, str)
         if not listed or not all(isinstance(s, str) and s for s in self.strings):
-            raise ValueError(f"stop strings must be a list of non-empty strings, got {self.strings!r}")
+            raise ValueError(f"stop strings must be a list of non-empty strings, got {shown(self.strings)}")
         ids = () if self.token_ids is None else self.token_ids
         if not isinstance(ids, Collection) or any(not isinstance(t, int) or t < 0 for t in ids):
-            raise ValueError(f"stop token ids must be a list of whole numbers of at least 0, got {self.token_ids!r}")
+            raise ValueError(
+                f"stop token ids must be a list of whole numbers of at least 0, got {shown(self.token_ids)}"
+            )
 
     def of(self, end_tokens: Sequence[int]) -> Stop:
         """The same for a model with these end tokens: they stand where no token ids are named beside strings."""

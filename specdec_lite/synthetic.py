@@ -19,6 +19,7 @@ from torch import Tensor
 from .acceptance import Rule
 from .decoding import Decoded, finish, start
 from .drafters import Draft, DraftSession, ModelDrafter, Texts, certain
+from .messages import shown
 from .models import LanguageModel
 from .prompts import Prompt
 from .randomness import Randomness
@@ -120,7 +121,7 @@ def synthetic(
         ValueError, TypeError: as `speculative`; also another kind of drafter.
     """
     if not isinstance(drafter, SyntheticDrafter):
-        raise TypeError(f"drafter must be a SyntheticDrafter, whose agreement is set, got {drafter!r:.80}")
+        raise TypeError(f"drafter must be a SyntheticDrafter, whose agreement is set, got {shown(drafter)}")
     began = time.perf_counter()
     run = start(target, drafter, prompt, k=k, stop=Stop(), rule=None, **options)
     run.rule = drafter.rule

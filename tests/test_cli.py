@@ -111,7 +111,9 @@ def test_k_has_the_loop_s_limit():
         (["demo", "--seed", "-3"], "must be a whole number of at least 0, got '-3'"),
         (["demo", "--max-new-tokens", "0"], "must be a whole number of at least 1, got '0'"),
         (["demo", "--device", "toaster"], "device must be cpu, cuda, cuda:N or mps, got 'toaster'"),
-        (["demo", "--target", "somewhere"], "give both a target and a draft"),
+        (["demo", "--target", "somewhere"], "--target somewhere needs a --draft to draft for it, or --drafter lookup"),
+        (["bench", "--target", "somewhere"], "--target somewhere needs a --draft to draft for it\n"),
+        (["demo", "--draft", "somewhere"], "a draft needs a target"),
         (["demo", "--target", "/no/such/folder", "--draft", "/no/such/folder"], "there is no folder /no/such/folder"),
         (["demo", "--target", "no/model", "--draft", "no/draft"], "cannot load the target no/model"),
         (["bench", "--k", "2", "99"], "must be a whole number from 1 to 16, got '99'"),
@@ -184,6 +186,21 @@ def test_json_alone_on_standard_output(demo: list[str], capsys: pytest.CaptureFi
     assert set(data["forward_seconds"]["target"]) == {"1", "4"}
     assert 0 <= data["acceptance"] <= 1
     assert data["speed_up"]["low"] <= data["speed_up"]["median"] <= data["speed_up"]["high"]
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["a target alone", "a pair"])
+def test_the_text_itself_can_draft(models: list[str], alone: bool, capsys: pytest.CaptureFixture[str]):
+    argv = ["demo", *models[: 2 if alone else 4], "--drafter", "lookup", "--prompt", PROMPT * 2, "--repeats", "1"]
+    assert main([*argv, "--max-new-tokens", "40"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "drafter looks its guesses up in the text itself" in out and "draft 2 layers" not in out
+    assert "up to 4 tokens are looked up in the text, the target judges them in one forward" in out
+    assert "Same text? Yes, all 40 tokens are identical." in out
+    assert "a round costs next to nothing for the guesses" in out
+    assert main([*argv, "--max-new-tokens", "40", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert set(data["pair"]) == set(data["forward_seconds"]) == {"target"}
+    assert data["settings"]["drafter"] == "lookup" and data["identical"] is True
 
 
 @pytest.fixture(scope="module")

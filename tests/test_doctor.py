@@ -396,6 +396,13 @@ def test_the_command_prints_and_writes(
     assert page.stat().st_size > 0
 
 
+def test_a_target_alone_is_examined_with_its_own_text(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    at = folders.index("--draft")
+    assert main(["doctor", *folders[:at], *folders[at + 2 :], "--k-max", "2", "--drafter", "lookup"]) == 0
+    out = capsys.readouterr().out
+    assert "looks its guesses up in the text itself" in out and "draft  " not in out.split("Now")[0]
+
+
 def test_the_picture_tells_the_two_sides_apart_without_colour() -> None:
     from specdec_lite.viz.budget import budget_figure
 

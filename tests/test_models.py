@@ -316,9 +316,85 @@ def test_loading_leaves_objects_as_they_were() -> None:
 
 
 def test_half_a_pair_is_refused(folders: tuple[Path, Path]) -> None:
-    for kwargs in (dict(target=folders[0]), dict(draft=folders[1])):
-        with pytest.raises(ValueError, match="both a target and a draft"):
-            sd.load_pair(**kwargs)
+    with pytest.raises(ValueError, match="a draft needs a target: give both, or neither"):
+        sd.load_pair(draft=folders[1])
+    with pytest.raises(ValueError, match="draft_revision='main' belongs to a draft, and none was given"):
+        sd.load_pair(folders[0], draft_revision="main")
+
+
+def test_a_target_alone_is_drafted_for_by_the_text_itself(folders: tuple[Path, Path]) -> None:
+    alone, both = sd.load_pair(folders[0], dtype="float64"), sd.load_pair(*folders, dtype="float64")
+    assert alone.draft is None and alone.models == {"target": alone.target}
+    assert repr(alone) == "Pair(0.0 M weights, 2 layers, torch.float64, cpu, lean engine, no draft)"
+    common = dict(max_new_tokens=20, sampling=sd.Sampling(temperature=0), stop=sd.Stop())
+    made = sd.speculative(alone.target, sd.PromptLookupDrafter(), "abab", **common)
+    assert made.tokens == sd.autoregressive(both.target, "abab", **common).tokens
+    with pytest.raises(
+        TypeError, match=r"ModelDrafter needs a model.*got None; PromptLookupDrafter\(\) drafts without"
+    ):
+        sd.ModelDrafter(alone.draft)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({}, r"must be a hub id, a local folder, random: and a shape, or a model of transformers, got \{\}"),
+        (torch.nn.Linear(2, 2), "must be a hub id.*got a Linear$"),
+        (sd.TransformersModel, "must be a hub id.*got <class"),
+        (3, "must be a hub id.*got 3"),
+        (torch.zeros(300, 300), r"must be a hub id.*got tensor\([^\n]{,80}\.\.\.$"),
+    ],
+    ids=["a dict", "another module", "a class", "a number", "a tensor"],
+)
+def test_what_is_no_model_is_told(source: Any, told: str) -> None:
+    for role, given in (("target", (source, llama())), ("draft", (llama(), source))):
+        with pytest.raises(TypeError, match=f"^the {role} {told}") as error:
+            sd.load_pair(*given)
+        assert len(str(error.value)) < 200 and "\n" not in str(error.value)
+
+
+def test_a_model_that_is_loaded_already_is_told() -> None:
+    with pytest.raises(TypeError, match="the target is a TransformersModel already.*give its .module"):
+        sd.load_pair(pair()[0], llama())
+    with pytest.raises(TypeError, match="module is a TransformersModel already"):
+        sd.TransformersModel(pair()[0])
+    with pytest.raises(TypeError, match="module must be a causal language model of transformers, got None"):
+        sd.TransformersModel(None)
+
+
+@pytest.mark.parametrize("engine", ["eager", "lean", "graph"])
+def test_ids_that_are_switched_off_are_no_fault(engine: str) -> None:
+    """A padded vocabulary whose bias says that no text has those ids."""
+    module = llama()
+    module.lm_head.bias = torch.nn.Parameter(torch.zeros(VOCAB).double())
+    module.lm_head.bias.data[30:] = -torch.inf
+    loaded = sd.load_pair(module, noisy(llama(), 0.1), engine=engine)
+    common = dict(max_new_tokens=30, seed=2, stop=sd.Stop())
+    for made in (
+        sd.autoregressive(loaded.target, PROMPT, **common),
+        sd.speculative(loaded.target, sd.ModelDrafter(loaded.draft), PROMPT, trace="full", **common),
+    ):
+        assert max(made.tokens) < 30
+    for probs in made.trace.rounds[0].full_target:
+        assert sum(probs) == pytest.approx(1) and not any(probs[30:])
+
+
+def test_ids_that_are_switched_off_here_and_there_are_a_fault() -> None:
+    class Wavers(torch.nn.Module):
+        def __init__(self, module: Any) -> None:
+            super().__init__()
+            self.plain = module.forward
+            module.forward = self.forward
+
+        def forward(self, **kwargs: Any) -> Any:
+            out = self.plain(**kwargs)
+            out.logits[..., 30:] = -torch.inf if given_cache(kwargs) is None else -9.0
+            return out
+
+    module = llama()
+    Wavers(module)
+    with pytest.raises(ValueError, match="other logits in a cached forward"):
+        probe(sd.TransformersModel(module))
 
 
 def test_two_vocabularies_are_refused() -> None:
