@@ -84,7 +84,7 @@ def read(
         sampling = Sampling(**(dict(top_k=DEFAULT_TOP_K) | drawn))
         if any(is_on(config, name) for name in WARPERS):
             sampling, warpers = Sampling(), _warpers(config, sampling, device)  # all, so that their order holds
-    ends = torch.tensor(end_tokens, dtype=torch.long)
+    ends = torch.tensor(end_tokens, dtype=torch.long, device=device)
     return sampling, [
         [*_processors(config, length, max_new_tokens, ends, device), *chain, *warpers]
         for length, chain in zip(lengths, chains, strict=True)

@@ -80,8 +80,8 @@ def _compare(model: TransformersModel, name: str, seed: int) -> tuple[Way, float
     for way in (*WAYS, *_places(model)):
         length = min(way.length, max(SHORT, model.context or way.length))
         key = way.batch, length, way.start
-        generator = torch.Generator().manual_seed(seed)
-        text = torch.randint(model.vocab_size, key[:2], generator=generator).to(model.device)  # [batch, length]
+        drawn = dict(generator=torch.Generator().manual_seed(seed), device="cpu")
+        text = torch.randint(model.vocab_size, key[:2], **drawn).to(model.device)  # [batch, length]
         if key not in truths:
             truths[key] = _uncached(model, text, name, way.start)  # [batch, length, vocab]
         truth = truths[key]

@@ -138,7 +138,8 @@ def refuse_shared(processor: Processor, texts: Sequence[Sequence[int]]) -> None:
 
 def refuse_memory(processor: Processor, text: Tensor, vocab_size: int) -> None:
     """Ask one question twice with another between: who answers differently has a memory, or rolls dice. text [n]"""
-    scores = torch.randn(vocab_size, generator=torch.Generator().manual_seed(0)).to(text.device)  # [vocab]
+    drawn = torch.randn(vocab_size, generator=torch.Generator().manual_seed(0), device="cpu")
+    scores = drawn.to(text.device)  # [vocab]
     strange = sorted(set(range(vocab_size)) - set(text.tolist())) or [0]
     another = random.Random().choice(strange)  # one that a memory is not likely to hold from the last time
     longer = torch.cat([text, text.new_tensor([another])])  # [n + 1]

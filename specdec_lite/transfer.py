@@ -13,7 +13,7 @@ from torch import Tensor
 
 def send(values: list, device: torch.device) -> Tensor:
     """These whole numbers, or lists of them of one length, on the device."""
-    return dispatch(torch.tensor(values, dtype=torch.long), device)
+    return dispatch(torch.tensor(values, dtype=torch.long, device="cpu"), device)
 
 
 def dispatch(tensor: Tensor, device: torch.device) -> Tensor:

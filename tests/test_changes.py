@@ -339,6 +339,21 @@ def test_inside_autocast_all_is_as_outside(engine: str) -> None:
         )
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("default", ["dtype", "device"])
+def test_defaults_for_new_tensors_change_nothing(default: str, engine: str) -> None:
+    module = llama().float()
+    model = sd.TransformersModel(module, engine=engine)
+    right = text(model)
+    try:
+        torch.set_default_dtype(torch.float64) if default == "dtype" else torch.set_default_device("meta")
+        assert text(model) == right
+        assert text(sd.load_pair(module, module, engine=engine).target) == right
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
 def test_what_the_configuration_says_is_read_before_a_prompt_is_checked() -> None:
     module = llama(context=40)
     model = sd.TransformersModel(module)

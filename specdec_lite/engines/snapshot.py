@@ -133,7 +133,7 @@ class Digest:
         for each in weights:
             key = each.shape[-1], torch.float32 if each.dtype in HALF else each.dtype, each.device
             if each.ndim > 1 and key not in vectors:
-                drawn = torch.randn(key[0], generator=torch.Generator().manual_seed(0))
+                drawn = torch.randn(key[0], generator=torch.Generator().manual_seed(0), device="cpu")
                 vectors[key] = drawn.to(key[2], key[1])  # [inputs]
             self.steps.append((each.detach(), vectors[key] if each.ndim > 1 else None))
 
@@ -141,7 +141,7 @@ class Digest:
     def take(self) -> Tensor:
         """-> [all outputs], as whole numbers, of which each equals itself."""
         found = [weight if vector is None else wide(weight).mv(vector) for weight, vector in self.steps]
-        values = torch.cat([each.flatten() for each in found]) if found else torch.zeros(0)
+        values = torch.cat([each.flatten() for each in found]) if found else torch.zeros(0, device="cpu")
         return values.view({8: torch.int64, 4: torch.int32, 2: torch.int16}[values.element_size()])
 
 
