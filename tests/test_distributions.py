@@ -102,6 +102,21 @@ def test_arithmetic_is_float64_whatever_the_logits_are(dtype: torch.dtype) -> No
     torch.testing.assert_close(got, probabilities(logits.double(), sampling), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(temperature=0), Sampling(temperature=0.5), Sampling(top_k=3), Sampling(top_p=0.6),
+     Sampling(min_p=0.3), Sampling(temperature=0.5, top_k=3, top_p=0.6, min_p=0.3)],
+    ids=str,
+)  # fmt: skip
+def test_the_logits_stay_as_they_were(sampling: Sampling, dtype: torch.dtype) -> None:
+    """A model's own are float64 now and then, and then nothing is copied on the way."""
+    logits = some_logits(ties=False).to(dtype)
+    before = logits.clone()
+    probabilities(logits, sampling)
+    assert torch.equal(logits, before)
+
+
 def test_leading_dimensions_are_kept() -> None:
     logits = some_logits(ties=False).view(4, 20, 50)
     for kwargs in SETTINGS:

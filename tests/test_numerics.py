@@ -107,7 +107,7 @@ def test_the_line_between_rounding_and_a_bug_is_the_measured_error() -> None:
     second = true.topk(2).indices[1].item()
     with torch.no_grad():
         bias = torch.nn.Parameter(torch.zeros(64, dtype=torch.float64))
-    for multiple, kind in ((0.5 * FACTOR, "rounding"), (2 * FACTOR, "bug")):
+    for multiple, kind in ((2.0, "rounding"), (8.0, "bug"), (100.0, "bug"), (1000.0, "bug")):  # not in `FACTOR`s
         reference = in_float64(target)
         bias.data[second] = true[best] - true[second] - multiple * error
         reference.module.lm_head.bias = bias

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import tiny
+from test_trace import made as round_made
 
 import specdec_lite as sd
 from specdec_lite.pocket import places, record_places
@@ -26,6 +27,14 @@ def test_counted_verdicts_are_those_of_the_trace() -> None:
     assert made.tokens_per_round == trace.tokens_per_round_with_bonus
     assert made.tokens_per_round_without_bonus == trace.tokens_per_round_without_bonus
     assert made.rates == trace.acceptance_by_position()["rate"].tolist()
+
+
+def test_what_was_drafted_judged_and_accepted_are_three_counts() -> None:
+    """Three drafts of which the first fails, three of which the second fails, two that are kept."""
+    made = counted([round_made(0, 3), round_made(1, 3), round_made(2, 2)])
+    assert (made.drafted, made.judged, made.accepted) == ([3, 3, 2], [3, 2, 0], [2, 1, 0])
+    assert (made.tokens, made.rounds, made.bonus) == (6, 3, 1)
+    assert (made.accepted_per_drafted, made.accepted_per_judged) == (3 / 8, 3 / 5)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 8, 12])

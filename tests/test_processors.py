@@ -144,6 +144,20 @@ def test_draft_and_target_are_processed_alike() -> None:
     assert made.trace.accepted_per_judged == 1.0
 
 
+def test_a_processor_that_writes_over_its_ids_changes_no_other_place() -> None:
+    """Every place, row and model has ids of its own: the prefix that holds there."""
+    seen: list[list[int]] = []
+
+    def vandal(input_ids: Tensor, scores: Tensor) -> Tensor:
+        seen.append(input_ids[0].tolist())
+        input_ids.fill_(0)
+        return scores
+
+    Processors([[vandal], [vandal]])(torch.zeros(2, 3, VOCAB), [PROMPT, [3]], torch.tensor([[4, 6], [8, 9]]))
+    rows = [[*PROMPT, 4, 6], [3, 8, 9]]
+    assert seen == [row[: len(row) - 2 + place] for row in rows for place in range(3)]
+
+
 def test_the_given_scores_and_ids_stay_as_they_were() -> None:
     def vandal(input_ids: Tensor, scores: Tensor) -> Tensor:
         input_ids.fill_(0)
