@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .architecture import reach, refusal, windows
 from .cache import Arena
-from .engines import Engine, GraphEngine, build
+from .engines import GraphEngine, build
 from .engines.snapshot import Snapshot, settings
 from .messages import shown
 from .transfer import send
@@ -84,6 +84,7 @@ class TransformersModel:
         check_module(module, "module", "a causal language model of transformers")
         self.module, self.tokenizer, self.engine_name = module, tokenizer, engine
         self.told_unused = False  # whether settings of the generation_config were told not to be used
+        self._taken = 0  # how many times
         self.watched = True  # False while nothing can change, so that nothing is compared
         self._take()
 
@@ -109,6 +110,7 @@ class TransformersModel:
         with plain_arithmetic(self.device):
             self.engine = build(module, self.engine_name)
             self._seen = Snapshot(module, self.engine.copied)
+        self._taken += 1
         self._weights = [each for each in module.parameters() if not each.is_inference()]
 
     def refresh_settings(self) -> None:
@@ -166,9 +168,9 @@ class TransformersModel:
         begins = tokens.shape[1] >= LEAST_CAUSAL and not any(cache.lengths)
         return begins and self.engine.causal and not any(self.windows.values())
 
-    def _state(self) -> tuple[Engine, list[int]]:
-        """What changes with every engine and with every operation that writes to a weight."""
-        return self.engine, [weight._version for weight in self._weights]
+    def _state(self) -> tuple[int, list[int]]:
+        """What changes when the module is taken anew, and with every operation that writes to a weight."""
+        return self._taken, [weight._version for weight in self._weights]
 
     def _pass(self, tokens: Tensor, cache: Arena, last_only: bool, causal: bool) -> Tensor:
         """All that the device does, and nothing that the host has to read: a graph can record it."""
