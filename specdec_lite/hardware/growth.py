@@ -64,11 +64,12 @@ def _last_token(model: LanguageModel, n: int) -> Contestant:
 
 
 def _every_token(model: LanguageModel, n: int) -> Contestant:
-    text = _text(model, n)
+    cache, text = model.new_cache(1, n), _text(model, n)
 
     @torch.inference_mode()
     def step(case: int, turn: int) -> int:
-        model.forward(text, model.new_cache(1, n), last_only=True)
+        model.forward(text, cache, last_only=True)
+        cache.rewind([n])
         return n
 
     return step
