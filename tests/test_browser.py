@@ -118,7 +118,10 @@ def page(tmp_path: Path) -> Iterator[Any]:
         context.close()
 
 
-PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent)"
+# of cells whose code is shown; a folded one has a placeholder
+PROMPTS = (
+    "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')].map(e => e.textContent)"
+)
 BAD_OUTPUT = (
     ".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'], "
     ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
@@ -146,6 +149,7 @@ def run_all(page: Any, lab: Lab, notebook: Path) -> None:
         SHOTS.mkdir(exist_ok=True)
         page.screenshot(path=SHOTS / f"{notebook.stem}_stuck.png")
         pytest.fail(f"cells still run or wait after ten minutes: {page.evaluate(PROMPTS)}")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)  # folded ones too
     bad = page.locator(BAD_OUTPUT)
     assert bad.count() == 0, bad.all_text_contents()
     unseen = "[...document.querySelectorAll('.jp-MarkdownCell img')].filter(i => !i.naturalWidth).map(i => i.src)"
