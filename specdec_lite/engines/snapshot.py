@@ -118,10 +118,11 @@ def everywhere() -> list[Any]:
 
 
 def settings(module: nn.Module) -> dict[str, Any]:
-    """What the configuration says now."""
+    """What the configuration says now, in values that can be compared (a quantisation's object can't)."""
     config = getattr(module, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return {} if text is None else vars(text)
+    held = {} if text is None else vars(text)
+    return {name: value for name, value in held.items() if plain(value) or isinstance(value, dict | list | tuple)}
 
 
 class Digest:
