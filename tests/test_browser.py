@@ -367,8 +367,6 @@ def tuning_the_engine(page: Any) -> None:
         page.wait_for_timeout(250)
     assert before != lines()
     page.screenshot(path=SHOTS / "06_map_after.png")
-    page.locator(".widget-html-content", has_text="seconds left").first.scroll_into_view_if_needed()
-    page.screenshot(path=SHOTS / "06_distil.png")
     assert page.locator(BAD_OUTPUT).count() == 0
 
 
