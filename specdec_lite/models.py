@@ -104,7 +104,7 @@ class TransformersModel:
         self.vocab_size: int = config.vocab_size
         self.context, self.context_reason = reach(config)
         self.device, self.dtype = _where(module)
-        self.end_tokens = _end_tokens(module)
+        self.end_tokens = self._ends = _end_tokens(module)
         self.layers: int = config.num_hidden_layers
         self.windows = windows(config)
         with plain_arithmetic(self.device):
@@ -115,6 +115,8 @@ class TransformersModel:
 
     def refresh_settings(self) -> None:
         """`refresh` at once if the configuration, the device or the dtype was changed; costs next to nothing."""
+        if self._ends != (ends := _end_tokens(self.module)):
+            self.end_tokens = self._ends = ends
         if self._seen.config != settings(self.module) or (self.device, self.dtype) != _where(self.module):
             self.refresh()
 

@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Lock
 from types import MethodType
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 import specdec_lite as sd
+from specdec_lite.engines.snapshot import Digest
 from specdec_lite.probe import probe
 
 ENGINES = ["eager", "lean", "graph", "auto"]
@@ -114,6 +116,18 @@ def another_head(module: Any) -> None:
     attention(module).k_proj = Adapted(attention(module).k_proj)
 
 
+def narrower(module: Any) -> None:
+    """Where the weights lie stays the same."""
+    mlp = module.model.layers[0].mlp
+    for part in (mlp.up_proj, mlp.gate_proj):
+        part.weight.data = part.weight.data[:20]
+    mlp.down_proj.weight.data = mlp.down_proj.weight.data[:, :20]
+
+
+def in_a_tensor(module: Any) -> None:
+    attention(module).scaling = torch.tensor(0.1, dtype=torch.float64)
+
+
 def more_tokens(module: Any) -> None:
     torch.manual_seed(0)
     module.resize_token_embeddings(VOCAB + 4, mean_resizing=False)
@@ -141,6 +155,8 @@ CHANGES: dict[str, Change] = {
     "a parametrisation": lambda module: parametrize.register_parametrization(module.lm_head, "weight", Doubled()),
     "pruned": pruned,
     "a setting": lambda module: setattr(attention(module), "scaling", 0.1),
+    "a setting in a tensor": in_a_tensor,
+    "a narrower layer": narrower,
     "an epsilon": lambda module: setattr(module.model.norm, "variance_epsilon", 5.0),
     "frequencies": frequencies,
     "another dtype": lambda module: module.float(),
@@ -189,6 +205,84 @@ def test_a_changed_module_decodes_as_it_is_now(change: str, engine: str) -> None
     assert model.dtype == module.dtype
 
 
+class Scaled(nn.Module):
+    """A linear layer and two others, of which it adds some: as adapters keep their scales and which of them are on."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.inner, self.scales, self.on = inner, {"one": 1.0, "other": 1.0}, ["one"]
+        size = inner.out_features, inner.in_features
+        self.added = nn.ModuleDict({"one": linear(*size), "other": linear(*size)})
+        self.added["other"].weight.data *= -1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) + sum(self.scales[name] * self.added[name](x) for name in self.on)
+
+
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+@pytest.mark.parametrize(
+    "change", [lambda part: part.scales.update(one=3.0), lambda part: setattr(part, "on", ["other"])],
+    ids=["a scale", "another"],
+)  # fmt: skip
+def test_what_an_adapter_keeps_in_lists_and_dicts_is_followed(change: Any, engine: str) -> None:
+    """A recording holds the numbers with which it was made."""
+    module = llama()
+    attention(module).v_proj = Scaled(attention(module).v_proj)
+    model = sd.TransformersModel(module.eval(), engine=engine)
+    before = first(model)
+    change(attention(module).v_proj)
+    assert apart(first(model), truth(module)) < 1e-9 < 1e-3 < apart(before, truth(module))
+    made = model.engine
+    assert apart(first(model), truth(module)) < 1e-9 and model.engine is made
+
+
+@pytest.mark.parametrize("engine", ["lean", "graph", "auto"])
+def test_a_class_patched_after_loading_is_followed(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = llama()
+    model = sd.TransformersModel(module, engine=engine)
+    before = first(model)
+    monkeypatch.setattr(type(module.model.norm), "forward", lambda self, x: self.weight * x)
+    if engine == "lean":
+        with pytest.raises(ValueError, match="engine='eager' runs it"):
+            first(model)
+        return
+    assert apart(first(model), truth(module)) < 1e-9 < 1e-3 < apart(before, truth(module))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Lock(), torch.arange(2), {"of": [torch.arange(2)]}, [Lock()]],
+    ids=["lock", "tensor", "tensor inside", "lock inside"],
+)
+def test_a_configuration_may_hold_what_is_neither_copied_nor_compared(value: Any) -> None:
+    module = llama()
+    module.config.note = value
+    model = sd.TransformersModel(module)
+    made = model.engine
+    assert text(model) == text(model) and model.engine is made
+
+
+def test_end_tokens_are_followed() -> None:
+    module = llama()
+    model = sd.TransformersModel(module)
+    free = text(model)
+    assert len(free) == COMMON["max_new_tokens"]
+    module.generation_config.eos_token_id = free[2]
+    assert sd.autoregressive(model, PROMPT, **COMMON | dict(stop=None)).tokens == free[: free.index(free[2]) + 1]
+    model.end_tokens = (free[0],)  # one's own stay
+    assert sd.autoregressive(model, PROMPT, **COMMON | dict(stop=None)).tokens == free[:1]
+
+
+def test_a_change_is_not_lost_where_the_digest_is_weakest() -> None:
+    """The smallest number of the vector that weights are multiplied with would hide it in rounding."""
+    weight = torch.randn(4, 4096, generator=torch.Generator().manual_seed(1))
+    digest = Digest([weight])
+    before = digest.take()
+    weakest = digest.steps[0][1].abs().argmin()
+    weight[2, weakest] += 1e-4
+    assert (digest.take() != before).tolist() == [False, False, True, False]
+
+
 @pytest.mark.parametrize("change", ["values in place", "one number through .data", "a parameter replaced", "a hook"])
 def test_a_stale_engine_would_have_been_noticed(change: str) -> None:
     """The comparison above can fail: an engine that is never made again goes on with the old weights."""
@@ -229,6 +323,11 @@ def test_what_did_not_change_is_not_made_again(engine: str) -> None:
         module(input_ids=torch.tensor([PROMPT]))
         module.generate(torch.tensor([PROMPT]), max_new_tokens=3, do_sample=False, pad_token_id=0)
         probe(model)
+        module.train().eval()
+        module(input_ids=torch.tensor([PROMPT]), labels=torch.tensor([PROMPT])).loss.backward()
+        module.zero_grad()
+        copy.deepcopy(module).load_state_dict(module.state_dict())
+        pickle.dumps(module)
     assert model.engine is made
 
 

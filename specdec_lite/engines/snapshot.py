@@ -7,7 +7,6 @@ which reads the weight once. Together that takes about as long as one forward ov
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from .attention import registered_sdpa
 
 GROWING = ("dynamic", "longrope")  # rotary scalings whose module rewrites its own frequencies at every forward
 HALF = (torch.float16, torch.bfloat16)
+OF_EVERY = frozenset(vars(nn.Module()))  # what torch keeps in every module
 
 
 class Snapshot:
@@ -30,7 +30,7 @@ class Snapshot:
 
     def __init__(self, module: nn.Module, copied: Sequence[Tensor] = ()) -> None:
         self.parts = [Part(each) for each in module.modules()]
-        self.config, self.hooks = copy.deepcopy(settings(module)), everywhere()
+        self.config, self.hooks = settings(module), everywhere()
         self.digest = Digest(copied)
         self.values = self.digest.take()
 
@@ -49,8 +49,9 @@ class Part:
     """One submodule, without its children's insides."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module, self.kind = module, type(module)
+        self.module, self.kind, self.forward = module, type(module), type(module).forward
         self.attributes = None if grows(vars(module)) else dict(vars(module))
+        self.containers = containers(module)
         self.children, self.hooks = list(module._modules.values()), listeners(module)
         self.tensors = tensors(module)
         self.places = list(map(place, self.tensors))
@@ -60,11 +61,13 @@ class Part:
         held = tensors(self.module)
         return (
             type(self.module) is not self.kind
+            or self.kind.forward is not self.forward
             or self.children != list(now["_modules"].values())
             or self.hooks != listeners(self.module)
             or list(map(id, held)) != list(map(id, self.tensors))
             or self.places != list(map(place, held))
             or (self.attributes is not None and set_otherwise(now, self.attributes))
+            or self.containers != containers(self.module)
         )
 
 
@@ -77,13 +80,48 @@ def set_otherwise(now: dict[str, Any], was: dict[str, Any]) -> bool:
         pass
     changed = ((now.get(name), was.get(name), name) for name in now.keys() | was.keys())
     return any(
-        new is not old and (name == "forward" or (plain(new) and plain(old))) and new != old
+        new is not old and (name == "forward" or (plain(old) and (plain(new) or old is not None))) and noted(new) != old
         for new, old, name in changed
     )
 
 
 def plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
+
+
+class Same:
+    """Equal to what holds the same object, whatever that says of equality."""
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.held is self.held
+
+    __hash__ = None
+
+
+def noted(value: Any) -> Any:
+    """A copy to compare with later: containers with all that is in them, of any other thing which one it is."""
+    if isinstance(value, dict):
+        return {key: noted(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [noted(each) for each in value]
+    return value if plain(value) else Same(value)
+
+
+def is_setting(value: Any) -> bool:
+    """Whether such a note has nothing but plain values in it."""
+    if isinstance(value, dict | list):
+        return bool(value) and all(map(is_setting, value.values() if isinstance(value, dict) else value))
+    return plain(value)
+
+
+def containers(module: nn.Module) -> dict[str, Any]:
+    """Lists and dicts of plain values that one part keeps, as adapters keep their scales."""
+    kept = {key: each for key, each in vars(module).items() if key not in OF_EVERY}
+    found = {key: noted(each) for key, each in kept.items() if isinstance(each, dict | list | tuple)}
+    return {key: note for key, note in found.items() if is_setting(note)}
 
 
 def tensors(module: nn.Module) -> list[Tensor]:
@@ -103,7 +141,7 @@ def place(tensor: Tensor) -> tuple[Any, ...]:
         at = tensor.data_ptr()
     except RuntimeError:  # a tensor without memory of its own
         at = id(tensor)
-    return at, tensor.dtype, tensor.stride()
+    return at, tensor.dtype, tensor.shape, tensor.stride()
 
 
 def listeners(module: nn.Module) -> list[Any]:
@@ -118,11 +156,13 @@ def everywhere() -> list[Any]:
 
 
 def settings(module: nn.Module) -> dict[str, Any]:
-    """What the configuration says now, in values that can be compared (a quantisation's object can't)."""
+    """What the configuration says now, to compare with later (a quantisation's object says nothing that can be)."""
     config = getattr(module, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     held = {} if text is None else vars(text)
-    return {name: value for name, value in held.items() if plain(value) or isinstance(value, dict | list | tuple)}
+    return {
+        name: noted(value) for name, value in held.items() if plain(value) or isinstance(value, dict | list | tuple)
+    }
 
 
 class Digest:
@@ -135,7 +175,8 @@ class Digest:
             key = each.shape[-1], torch.float32 if each.dtype in HALF else each.dtype, each.device
             if each.ndim > 1 and key not in vectors:
                 drawn = torch.randn(key[0], generator=torch.Generator().manual_seed(0), device="cpu")
-                vectors[key] = drawn.to(key[2], key[1])  # [inputs]
+                away = drawn.sign() * (0.5 + drawn.abs())  # from 0, where a change would be lost in rounding
+                vectors[key] = away.to(key[2], key[1])  # [inputs]
             self.steps.append((each.detach(), vectors[key] if each.ndim > 1 else None))
 
     @torch.no_grad()
