@@ -76,6 +76,7 @@ def refusal(module: PreTrainedModel) -> str | None:
     takes = inspect.signature(type(module).forward).parameters
     theirs = type(module).__module__.startswith("transformers.")  # a wrapper may pass on what it does not name
     placed = "position_ids" in takes or not theirs
+    rescaled = [name for name, part in module.named_modules() if getattr(part, "max_norm", None) is not None]
     for true, cause in (
         (module.config.is_encoder_decoder, "it is an encoder-decoder"),
         (recurrent, f"it is recurrent{kinds}, and such a state cannot be rewound to an earlier token"),
@@ -83,6 +84,7 @@ def refusal(module: PreTrainedModel) -> str | None:
         (getattr(config, "alibi", False) or not placed, "it takes no position for each token (as with ALiBi)"),
         (theirs and not takes.keys() & CACHE_NAMES, "it takes no cache of keys and values"),
         (getattr(config, "attention_type", None) == "block_sparse", "its attention changes with the text's length"),
+        (rescaled, f"its {', '.join(rescaled)} has a max_norm, which rewrites weights at every forward"),
         (not isinstance(window, int) or window < 1, f"it has sliding layers, and its sliding_window is {window!r}"),
         (
             any(name in attention for name in ("flash", "flex", "paged")),

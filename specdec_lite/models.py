@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # importing transformers takes longer than importing torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-NO_DROPOUT = (nn.Linear, nn.Embedding, nn.LayerNorm)  # the same in training mode, in which new ones are made
+# the same in training mode, in which new ones are made
+NO_DROPOUT = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.ModuleDict, nn.Sequential)
 CHUNK = 512  # tokens that a pass with a mask takes at most: the mask has as many rows
 LEAST_CAUSAL = 33  # tokens; a shorter beginning of a text takes a mask like every other block
 
@@ -63,8 +64,11 @@ def prefill(model: LanguageModel, cache: Arena, texts: Sequence[Sequence[int]]) 
 class TransformersModel:
     """A transformers causal language model behind the arena.
 
-    Nothing of the module is changed. What runs is what the module would compute now: it is looked at again when a
-    text begins (see `engines.snapshot`), and while a text is decoded it has to stay as it is.
+    Nothing of the module is changed. What runs is what the module computes when a text begins: it is compared with
+    what the engine was made for (see `engines.snapshot`), and the engine is made again if anything differs. While a
+    text is decoded the module has to stay as it is. A weight that is written to is then an error at the next forward;
+    any other change takes effect with the next text. A function of transformers that is replaced after loading is
+    not noticed: make a new TransformersModel.
 
     Args:
         module: the model, in evaluation mode.

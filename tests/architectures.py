@@ -83,3 +83,10 @@ def make(name: str, config: dict[str, Any], seed: int = 0) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return getattr(transformers, name + head)(getattr(transformers, kind)(**config)).double().eval()
+
+
+def scaled(kind: str, longest: int = 128, name: str = "Llama") -> Any:
+    """A model whose angles change with the text's length, beyond the boundary that its configuration names."""
+    factors = dict(short_factor=[1.0, 1.5], long_factor=[4.0, 9.0], original_max_position_embeddings=128)
+    rope = dict(rope_type=kind, factor=4.0, rope_theta=1e4) | (factors if kind == "longrope" else {})
+    return make(name, ARCHITECTURES[name] | dict(max_position_embeddings=longest, rope_parameters=rope))

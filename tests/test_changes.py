@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import build
+from architectures import build, scaled
 from tiny import PROMPT, VOCAB, llama, noisy
 from torch import nn
 from torch.nn.utils import parametrize, prune
@@ -355,6 +355,36 @@ def test_training_mode_is_refused_when_a_text_begins(part: Any, engine: str) -> 
             sd.autoregressive(model, PROMPT, **COMMON)
     module.eval()
     assert text(model) == text(sd.TransformersModel(module))
+
+
+def test_a_list_of_parts_may_stay_in_training_mode() -> None:
+    """A new one is in it, and computes nothing of its own."""
+    module = llama()
+    right = text(sd.TransformersModel(module))
+    module.model.layers = torch.nn.ModuleList(module.model.layers)
+    assert module.model.layers.training
+    assert text(sd.TransformersModel(module)) == right
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_that_every_forward_rewrites_are_refused(engine: str) -> None:
+    module = llama()
+    model = sd.TransformersModel(module, engine=engine)
+    module.model.embed_tokens.max_norm = 0.1
+    for begin in (lambda: text(model), lambda: sd.TransformersModel(module, engine=engine)):
+        with pytest.raises(ValueError, match="model.embed_tokens has a max_norm, which rewrites weights"):
+            begin()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["dynamic", "longrope"])
+def test_the_scale_of_a_growing_rotary_module_is_followed(name: str, engine: str) -> None:
+    module = scaled(name)
+    model = sd.TransformersModel(module, engine=engine)
+    before, first = text(model), model.engine
+    assert text(model) == before and model.engine is first
+    module.model.rotary_emb.attention_scaling = 8.0
+    assert text(model) == text(sd.TransformersModel(module)) != before
 
 
 def begun(model: sd.TransformersModel) -> Iterator[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, make
+from architectures import ARCHITECTURES, make, scaled
 from tiny import llama
 from torch import Tensor
 
@@ -18,13 +18,6 @@ from specdec_lite.engines.lean import LeanEngine
 from specdec_lite.probe import probe
 
 ENGINES = ["eager", "lean", "graph"]
-
-
-def scaled(kind: str, longest: int = 128, name: str = "Llama") -> Any:
-    """A model whose angles change with the text's length, beyond the boundary that its configuration names."""
-    factors = dict(short_factor=[1.0, 1.5], long_factor=[4.0, 9.0], original_max_position_embeddings=128)
-    rope = dict(rope_type=kind, factor=4.0, rope_theta=1e4) | (factors if kind == "longrope" else {})
-    return make(name, ARCHITECTURES[name] | dict(max_position_embeddings=longest, rope_parameters=rope))
 
 
 SCALED = {"dynamic": ("dynamic", 128), "dynamic, an odd length": ("dynamic", 100), "longrope": ("longrope", 512)}

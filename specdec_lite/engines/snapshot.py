@@ -50,7 +50,7 @@ class Part:
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.kind, self.forward = module, type(module), type(module).forward
-        self.attributes = None if grows(vars(module)) else dict(vars(module))
+        self.attributes = compared(vars(module))
         self.containers = containers(module)
         self.children, self.hooks = list(module._modules.values()), listeners(module)
         self.tensors = tensors(module)
@@ -66,9 +66,16 @@ class Part:
             or self.hooks != listeners(self.module)
             or list(map(id, held)) != list(map(id, self.tensors))
             or self.places != list(map(place, held))
-            or (self.attributes is not None and set_otherwise(now, self.attributes))
+            or set_otherwise(compared(now), self.attributes)
             or self.containers != containers(self.module)
         )
+
+
+def compared(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Of a rotary module that rewrites its frequencies at every forward, only the factor that it leaves as it is."""
+    if not grows(attributes):
+        return dict(attributes)
+    return {name: value for name, value in attributes.items() if name.endswith("attention_scaling")}
 
 
 def set_otherwise(now: dict[str, Any], was: dict[str, Any]) -> bool:
