@@ -17,11 +17,11 @@ from make_proof_pictures import PIXELS, with_palette
 
 from specdec_lite import Sampling, load_pair, viz
 from specdec_lite.acceptance import overlap
-from specdec_lite.distributions import probabilities
 from specdec_lite.pocket.places import load_places
-from specdec_lite.pocket.record_places import logits_along
 from specdec_lite.pocket.recorded import load_recorded
-from specdec_lite.theory.verdicts import expected
+from specdec_lite.sampling.distributions import probabilities
+from specdec_lite.theory.acceptance_counts import expected
+from specdec_lite.training.record_places import logits_along
 
 HERE = Path(__file__).parent
 WIDTH, K = 820, 4

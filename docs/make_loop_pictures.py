@@ -15,7 +15,7 @@ from make_pictures import chromium, plot
 from make_proof_pictures import PIXELS, with_palette
 
 import specdec_lite as sd
-from specdec_lite.teaching import sentence
+from specdec_lite.teaching import toys as sentence
 from specdec_lite.viz import CacheStepper, cache_steps, snapshots
 
 HERE = Path(__file__).parent

@@ -3,7 +3,7 @@
     python docs/make_pictures.py [demo race tokens k_sweep]
 
 They stand in README.md and in notebooks for readers without a kernel. Needs the extras `notebooks`
-and `browser`, and a Chromium. `python -m specdec_lite.pocket.record_traces` comes first, since
+and `browser`, and a Chromium. `python -m specdec_lite.training.record_traces` comes first, since
 `k_sweep` shows its recordings.
 """
 

@@ -16,9 +16,9 @@ from make_pictures import chromium, plot
 
 import specdec_lite as sd
 from specdec_lite import viz
-from specdec_lite.hardware.sweep import sweep
-from specdec_lite.pocket.live import LiveDistillation
+from specdec_lite.bench.sweep import sweep
 from specdec_lite.pocket.prompts import BUILT_IN
+from specdec_lite.training.live import LiveDistillation
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from .loading import Pair
+    from .loading.pair import Pair
 
 MAX_K = 16  # as decoding.MAX_K, which would load torch
 PARTS = ("roofline", "bench", "doctor", "wide", "outside", "lookup", "bad-draft")  # as targets.PARTS, likewise
@@ -187,7 +187,7 @@ def load(args: argparse.Namespace) -> Pair:
     threads = args.threads or (1 if is_pocket(args) else None)  # a small model's threads wait for each other
     if threads:
         torch.set_num_threads(threads)
-    from .loading import load_pair
+    from .loading.pair import load_pair
 
     return load_pair(
         args.target, args.draft, revision=args.revision, draft_revision=args.draft_revision,
@@ -210,8 +210,8 @@ def is_pocket(args: argparse.Namespace) -> bool:
 
 def run_demo(args: argparse.Namespace) -> None:
     pair = load(args)
-    from .demo import run
-    from .race import Settings
+    from .bench.demo import run
+    from .bench.race import Settings
 
     names = ("prompt", "drafter", "k", "temperature", "seed", "max_new_tokens", "repeats")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -233,13 +233,19 @@ def check_picture(file: str | None) -> None:
         raise ValueError("--picture needs plotly: pip install specdec-lite[notebooks], or leave it out")
 
 
+def say(text: str) -> None:
+    from .bench.console import Ink
+
+    Ink(sys.stdout).paragraph("", text)
+
+
 def run_bench(args: argparse.Namespace) -> None:
     check_folder("--json", args.json)
     if args.batch:
         run_batches(args)
         return
     pair = load(args)
-    from .bench import Settings, run
+    from .bench.compare import Settings, run
 
     settings = Settings(
         ks=tuple(sorted(set(args.k or [1, 2, 3, 4, 5, 6, 8]))),
@@ -257,7 +263,7 @@ def run_batches(args: argparse.Namespace) -> None:
     if args.only == "transformers" or len(set(args.temperatures or [0.0])) > 1:
         raise ValueError("--batch times this library alone, at one temperature: leave out --only, give one temperature")
     pair = load(args)
-    from .batches import Settings, run
+    from .bench.batches import Settings, run
 
     settings = Settings(
         batches=tuple(sorted(set(args.batch))),
@@ -274,31 +280,40 @@ def run_doctor(args: argparse.Namespace) -> None:
     check_picture(args.picture)
     if args.drafter == "lookup" and args.agreement is not None:
         raise ValueError("--agreement sets how often a draft model's guesses are kept: leave out --drafter lookup")
-    from .doctor import Settings, check_agreement, drafter, run
+    from .bench.doctor import Settings, check_agreement, drafter, run
 
     check_agreement((args.target, args.draft), args.agreement)
 
     names = ("k_max", "max_new_tokens", "temperature", "repeats", "seed")
     settings = Settings(**{name: getattr(args, name) for name in names})
     pair = load(args)
-    run(pair, drafter(pair, args.drafter, args.agreement), settings, args.prompts, args.json, args.picture)
+    found = run(pair, drafter(pair, args.drafter, args.agreement), settings, args.prompts, args.json)
+    if args.picture:
+        from .viz.budget import budget_figure
+        from .viz.roofline import save
+
+        say(save(budget_figure(found), args.picture))
 
 
 def run_roofline(args: argparse.Namespace) -> None:
     check_folder("--json", args.json)
     check_picture(args.picture)
     quiet()
-    from .roofline import Settings, run
+    from .bench.roofline import Settings, run
 
     names = ("target", "context", "threads", "device", "dtype", "repeats")
     settings = Settings(rows=tuple(sorted(set(args.rows))), **{name: getattr(args, name) for name in names})
-    run(settings, json_file=args.json, picture=args.picture)
+    models = run(settings, json_file=args.json)
+    if args.picture:
+        from .viz.roofline import panel, roofline_figure, save
+
+        say(save(roofline_figure([panel(each) for each in models]), args.picture))
 
 
 def run_targets(args: argparse.Namespace) -> None:
     check_folder("--json", args.json)
     quiet()
-    from .targets import Settings, run
+    from .bench.targets import Settings, run
 
     names = ("target", "draft", "revision", "draft_revision", "device", "dtype", "engine", "threads", "quick")
     settings = Settings(**{name: getattr(args, name) for name in names})

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .acceptance import Rule, TokenRejection
-from .distributions import Sampler, Sampling
-from .drafters import Drafter
-from .generation_config import is_config, read, tell_unused
+from .draft import Drafter
+from .loop import Run
 from .models import LanguageModel, refresh_settings
-from .processors import Chain, Processors, to_chains
 from .prompts import Prompt, check_kinds, check_limits, is_single, to_token_ids
 from .randomness import Randomness, SeededStreams
-from .run import Run
-from .stopping import Stop
-from .text import Pieces, before_stop
+from .sampling.distributions import Sampler, Sampling
+from .sampling.generation_config import is_config, read, tell_unused
+from .sampling.processors import Chain, Processors, to_chains
+from .stopping import Pieces, Stop, before_stop
 from .trace import Detail, Round, Trace
 
 if TYPE_CHECKING:

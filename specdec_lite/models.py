@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .architecture import reach, refusal, windows
-from .cache import Arena
 from .engines import GraphEngine, build
+from .engines.architecture import reach, refusal, windows
 from .engines.snapshot import Snapshot, settings
+from .kv_cache import Arena
 from .messages import shown
 from .transfer import send
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, get_args
 from torch import Tensor
 
 from .acceptance import Rule
-from .distributions import Sampling
-from .drafters import Drafter
-from .generation_config import is_config
+from .draft import Drafter
 from .messages import shown
 from .models import LanguageModel
+from .sampling.distributions import Sampling
+from .sampling.generation_config import is_config
 from .stopping import Stop
 from .trace import Detail
 
@@ -203,7 +203,7 @@ def check_kinds(
     if not getattr(rule, "exact", True):
         raise ValueError(
             f"{type(rule).__name__} is not exact, and this promises the target's distribution: "
-            "call specdec_lite.synthetic.synthetic(), whose result says 'synthetic acceptance'"
+            "call specdec_lite.bench.synthetic.synthetic(), whose result says 'synthetic acceptance'"
         )
 
 

@@ -16,6 +16,16 @@ NUMBERS = ["p_target", "p_draft", "overlap", "chance", "uniform"]  # of a drafte
 COLUMNS = ["row", "round", "position", "token", "kind", "kept", *NUMBERS]
 
 
+MEANINGS = {  # what can become of a token
+    "accepted": "drafted, and kept",
+    "corrected": "written by the target in place of a rejected draft",
+    "bonus": "written by the target after a fully accepted draft",
+    "rejected": "drafted, and thrown away",
+    "sampled": "written by the target alone",
+}
+MARKS = {"accepted": "●", "corrected": "▲", "bonus": "★", "rejected": "✗", "sampled": "○"}  # in pictures and terminals
+
+
 @dataclass
 class Round:
     """What one round did to one row. Lists named after a distribution run over the drafted tokens."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from specdec_lite.hardware import measure
+from specdec_lite.bench import timing as measure
 
 STUMBLE = 1000.0  # seconds that a slow call takes more
 

@@ -13,8 +13,9 @@ import torch
 from tiny import PROMPT, pair
 
 import specdec_lite as sd
-from specdec_lite.adaptive import AdaptiveDrafter, BestForPast, Past, Verdict
-from specdec_lite.drafters import Draft, ModelDraftSession, Texts
+from specdec_lite.draft import Draft, Texts
+from specdec_lite.drafters.adaptive import AdaptiveDrafter, BestForPast, Past, Verdict
+from specdec_lite.drafters.model import ModelDraftSession
 from specdec_lite.theory import exact
 from specdec_lite.theory.formulas import best_k
 

@@ -14,8 +14,8 @@ from architectures import ARCHITECTURES, WINDOWED, build
 from tiny import VOCAB, next_logits, noisy
 
 import specdec_lite as sd
-from specdec_lite.cache import Arena
-from specdec_lite.probe import probe
+from specdec_lite.kv_cache import Arena
+from specdec_lite.loading.probe import probe
 
 PROMPTS = [[5, 1, 7, 7, 2], [3], [9, 4, 4, 30, 12, 8, 0, 21, 33, 2, 17]]
 NEW, K = 24, 4

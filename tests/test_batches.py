@@ -11,12 +11,12 @@ import tiny
 from fake_clock import Clock
 
 import specdec_lite as sd
-from specdec_lite.batches import ends, ends_at, told
+from specdec_lite.bench import batch_trial
+from specdec_lite.bench.batch_trial import Batch, Settings, contest, predict, speed_up, written
+from specdec_lite.bench.batches import ends, ends_at, told
+from specdec_lite.bench.timing import Timings
 from specdec_lite.cli import main
-from specdec_lite.hardware import batch_trial
-from specdec_lite.hardware.batch_trial import Batch, Settings, contest, predict, speed_up, written
-from specdec_lite.hardware.measure import Timings
-from specdec_lite.theory.prediction import Costs
+from specdec_lite.theory.cost_model import Costs
 from specdec_lite.theory.replay import running, steps_until_all_end
 
 

@@ -11,11 +11,13 @@ import torch
 from fake_clock import STUMBLE, Clock, Paced
 
 import specdec_lite as sd
-from specdec_lite import bench, contestants, race
+from specdec_lite.bench import compare as bench
+from specdec_lite.bench import race
+from specdec_lite.bench import runners as contestants
+from specdec_lite.bench.runners import bare, own, theirs
+from specdec_lite.bench.timing import Spread, Timings, forward_seconds, interleave, manners, repeated, second_call
 from specdec_lite.cli import main
-from specdec_lite.contestants import bare, own, theirs
 from specdec_lite.decoding import Decoded
-from specdec_lite.hardware.measure import Spread, Timings, forward_seconds, interleave, manners, repeated, second_call
 from specdec_lite.pocket.corpus import train_tokenizer
 from specdec_lite.pocket.prompts import BUILT_IN, held_out_files, held_out_prompts
 

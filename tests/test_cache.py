@@ -9,7 +9,7 @@ import torch
 from tiny import PROMPT, VOCAB, next_logits, pair
 from torch import Tensor
 
-from specdec_lite.cache import BUCKET, Arena
+from specdec_lite.kv_cache import BUCKET, Arena
 from specdec_lite.models import prefill
 
 HEADS, SIZE = 2, 3

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize, prune
 
 import specdec_lite as sd
 from specdec_lite.engines.snapshot import Digest
-from specdec_lite.probe import probe
+from specdec_lite.loading.probe import probe
 
 ENGINES = ["eager", "lean", "graph", "auto"]
 GREEDY = sd.Sampling(temperature=0)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from specdec_lite.hardware.blueprints import LLAMAS
-from specdec_lite.hardware.devices import DEVICES
-from specdec_lite.hardware.roofline import Ceiling
-from specdec_lite.hardware.slack import cost
+from specdec_lite.bench.blueprints import LLAMAS
+from specdec_lite.bench.devices import DEVICES
+from specdec_lite.bench.headroom import cost
+from specdec_lite.bench.roofline_model import Ceiling
 from specdec_lite.teaching import check
 
 NAMES = ("layer_weights", "step_bytes", "verify_intensity", "ridge_point", "free_rows", "batch_cost")

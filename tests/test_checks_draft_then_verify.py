@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import specdec_lite as sd
-from specdec_lite.cache import Arena
-from specdec_lite.teaching import check, sentence
+from specdec_lite.kv_cache import Arena
+from specdec_lite.teaching import check
+from specdec_lite.teaching import toys as sentence
 from specdec_lite.teaching.checks.draft_then_verify import FEEDS, GREEDY, OUTCOMES
-from specdec_lite.teaching.reader import Reader
+from specdec_lite.teaching.toys import Reader
 
 NAMES = ("accepted_prefix", "rows_that_judge", "slots_to_rewind", "tokens_to_feed", "greedy_speculative")
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from specdec_lite.cache import Arena
-from specdec_lite.distributions import Sampling, probabilities
+from specdec_lite.kv_cache import Arena
+from specdec_lite.sampling.distributions import Sampling, probabilities
 from specdec_lite.teaching import check
 from specdec_lite.teaching.checks.naive import DRAWS, FITS, LOGITS, TEXTS
-from specdec_lite.teaching.reader import Reader
+from specdec_lite.teaching.toys import Reader
 
 
 def plain_softmax(logits: Sequence[float], temperature: float, times: bool = False) -> list[float]:

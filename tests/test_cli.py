@@ -14,10 +14,10 @@ import tiny
 from transformers import PreTrainedTokenizerFast
 
 import specdec_lite
+from specdec_lite.bench.console import Ink, TokenWriter, percent, table
 from specdec_lite.cli import MAX_K, main
 from specdec_lite.decoding import MAX_K as LOOP_MAX_K
 from specdec_lite.pocket.corpus import train_tokenizer
-from specdec_lite.terminal import Ink, TokenWriter, percent, table
 
 PROMPT = "def push(self, item):"
 

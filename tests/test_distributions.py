@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from specdec_lite import Sampling
-from specdec_lite.distributions import Sampler, probabilities
-from specdec_lite.processors import Processors
 from specdec_lite.randomness import SeededStreams
+from specdec_lite.sampling.distributions import Sampler, probabilities
+from specdec_lite.sampling.processors import Processors
 
 f64 = partial(torch.tensor, dtype=torch.float64)
 

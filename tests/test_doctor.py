@@ -13,21 +13,22 @@ from fake_clock import Clock
 from test_trace import made as round_made
 
 import specdec_lite as sd
+from specdec_lite.bench import diagnosis as doctor
+from specdec_lite.bench import trial
+from specdec_lite.bench.advice import remedy, verdict
+from specdec_lite.bench.agreement import agreement
+from specdec_lite.bench.diagnosis import Diagnosis, Settings, as_costs
+from specdec_lite.bench.phase_costs import Pieces, time_pieces
+from specdec_lite.bench.phases import PARTS, Lapped, lapped
+from specdec_lite.bench.prompt_files import read_prompts
+from specdec_lite.bench.synthetic import SyntheticDrafter
+from specdec_lite.bench.timing import Spread
+from specdec_lite.bench.trial import Measured, per_round
 from specdec_lite.cli import main
-from specdec_lite.drafters import Drafter
-from specdec_lite.hardware import doctor, trial
-from specdec_lite.hardware.advice import remedy, verdict
-from specdec_lite.hardware.doctor import Diagnosis, Settings, as_costs
-from specdec_lite.hardware.laps import PARTS, Lapped, lapped
-from specdec_lite.hardware.measure import Spread
-from specdec_lite.hardware.overlaps import agreement
-from specdec_lite.hardware.pieces import Pieces, time_pieces
-from specdec_lite.hardware.trial import Measured, per_round
-from specdec_lite.prompt_files import read_prompts
-from specdec_lite.synthetic import SyntheticDrafter
+from specdec_lite.draft import Drafter
 from specdec_lite.theory import exact
+from specdec_lite.theory.cost_model import Costs, Interval, forecast, halved, halved_misses, mean_of_stretches
 from specdec_lite.theory.formulas import expected_tokens, speedup
-from specdec_lite.theory.prediction import Costs, Interval, forecast, halved, halved_misses, mean_of_stretches
 from specdec_lite.theory.replay import Replay, replay, running, steps_until_all_end
 
 PROMPT = [0, 1, 0]

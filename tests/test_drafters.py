@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tiny import PROMPT, VOCAB, Counted, llama, next_logits, pair, table_pair
 
 import specdec_lite as sd
-from specdec_lite.distributions import Sampler, probabilities
-from specdec_lite.drafters import Draft, Index, certain
-from specdec_lite.processors import Processors
+from specdec_lite.draft import Draft, certain
+from specdec_lite.drafters.prompt_lookup import Index
 from specdec_lite.randomness import SeededStreams
+from specdec_lite.sampling.distributions import Sampler, probabilities
+from specdec_lite.sampling.processors import Processors
 from specdec_lite.theory.exact import largest_difference, sequence_distribution, target_distribution
 
 GREEDY = sd.Sampling(temperature=0)

@@ -20,10 +20,9 @@ import specdec_lite as sd
 from specdec_lite.engines import LARGE
 from specdec_lite.engines import build as build_engine
 from specdec_lite.engines.attention import shared_sdpa, without_copies
+from specdec_lite.engines.cpu_kernels import ByRows, blocks, by_rows, half, product
 from specdec_lite.engines.lean import fits
-from specdec_lite.engines.linear import product
-from specdec_lite.engines.packing import ByRows, blocks, by_rows, half
-from specdec_lite.probe import probe
+from specdec_lite.loading.probe import probe
 
 GREEDY = sd.Sampling(temperature=0)
 LEAN = ["Llama", "Mistral", "Qwen2", "Qwen3"]

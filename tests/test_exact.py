@@ -10,7 +10,7 @@ from torch import Tensor
 
 from specdec_lite import ModelDrafter, PromptLookupDrafter, SampleAndMatch, Sampling, Stop, TableModel, TokenRejection
 from specdec_lite.acceptance import Rule
-from specdec_lite.drafters import Drafter
+from specdec_lite.draft import Drafter
 from specdec_lite.models import LanguageModel, TransformersModel
 from specdec_lite.teaching.museum import SlackRewind
 from specdec_lite.theory.exact import (

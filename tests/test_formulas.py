@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec_lite import ModelDrafter, SampleAndMatch, TableModel, speculative
-from specdec_lite.distributions import Sampling, probabilities
+from specdec_lite.sampling.distributions import Sampling, probabilities
 from specdec_lite.theory import formulas
 from specdec_lite.theory.exact import expectation, paths
 

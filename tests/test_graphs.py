@@ -23,10 +23,10 @@ import specdec_lite as sd
 from specdec_lite.decoding import start
 from specdec_lite.engines import GraphEngine
 from specdec_lite.engines import build as build_engine
+from specdec_lite.engines.cuda_graphs import LEAST, SPARE, WIDEST
 from specdec_lite.engines.eager import EagerEngine
-from specdec_lite.engines.graph import LEAST, SPARE, WIDEST
 from specdec_lite.engines.recording import Tape, record_tape, recorder_for
-from specdec_lite.probe import probe
+from specdec_lite.loading.probe import probe
 
 GREEDY = sd.Sampling(temperature=0)
 COMMON = dict(max_new_tokens=40, sampling=GREEDY, stop=sd.Stop())
@@ -150,7 +150,7 @@ def test_what_the_last_text_left_cannot_poison_the_next(cleared: bool, monkeypat
         for kept in (kept for pair in model.engine.spare[0].layers.values() for kept in pair):
             kept.fill_(torch.nan)
     if not cleared:
-        monkeypatch.setattr("specdec_lite.engines.graph.Lent.clear", lambda self: self.rewind(self.lengths))
+        monkeypatch.setattr("specdec_lite.engines.cuda_graphs.Lent.clear", lambda self: self.rewind(self.lengths))
         model.engine.spare[0].length.zero_()
         with pytest.raises(ValueError, match="largest logit is nan"):
             sd.autoregressive(model, PROMPT, **COMMON)

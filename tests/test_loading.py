@@ -18,7 +18,7 @@ import transformers
 from tiny import VOCAB, llama, noisy, pair, tokenizer
 
 import specdec_lite as sd
-from specdec_lite.checkpoints import choose_device, choose_dtype, explained
+from specdec_lite.loading.checkpoints import choose_device, choose_dtype, explained
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +300,7 @@ def test_a_quantised_checkpoint_is_placed_by_transformers_and_not_moved_or_cast(
     assert seen["dtype"] == "auto"
     assert seen.get("device_map", "cpu") == "cpu"
     draft = llama().float()
-    monkeypatch.setattr("specdec_lite.loading.choose_device", torch.device)  # as if it were there
+    monkeypatch.setattr("specdec_lite.loading.pair.choose_device", torch.device)  # as if it were there
     sd.load_pair(copied, draft, device="cuda:1", dtype="bfloat16", probe=False)
     assert (seen["device_map"], seen["dtype"]) == ("cuda:1", torch.bfloat16)
 

@@ -9,8 +9,8 @@ import torch
 from tiny import PROMPT, pair
 
 import specdec_lite as sd
+from specdec_lite.bench.memory import Allocations, measure, weight_bytes
 from specdec_lite.decoding import start
-from specdec_lite.hardware.memory import Allocations, measure, weight_bytes
 
 
 def run_of(new: int, k: int = 4) -> Any:

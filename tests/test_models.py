@@ -13,9 +13,9 @@ from architectures import ARCHITECTURES, make
 from tiny import PROMPT, VOCAB, Counted, given_cache, llama, next_logits, noisy, pair, tokenizer
 
 import specdec_lite as sd
-from specdec_lite.architecture import cache_name
+from specdec_lite.engines.architecture import cache_name
+from specdec_lite.loading.probe import probe
 from specdec_lite.models import prefill
-from specdec_lite.probe import probe
 
 
 def test_only_the_last_logits_when_asked() -> None:

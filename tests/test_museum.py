@@ -12,8 +12,8 @@ import torch
 
 from specdec_lite import ModelDrafter, Sampling, Stop, TableModel
 from specdec_lite.acceptance import SampleAndMatch
-from specdec_lite.distributions import probabilities
-from specdec_lite.processors import apply
+from specdec_lite.sampling.distributions import probabilities
+from specdec_lite.sampling.processors import apply
 from specdec_lite.teaching import check
 from specdec_lite.teaching.checks.bug_museum import in_turn
 from specdec_lite.teaching.museum import (

@@ -12,7 +12,7 @@ from tiny import PROMPT, VOCAB, llama, noisy
 
 import specdec_lite as sd
 from specdec_lite.teaching.museum import SlackRewind
-from specdec_lite.theory.numerics import FACTOR, Difference, explain_difference, in_float64, next_logits
+from specdec_lite.theory.greedy_difference import FACTOR, Difference, explain_difference, in_float64, next_logits
 
 GREEDY: dict[str, Any] = dict(max_new_tokens=40, sampling=sd.Sampling(temperature=0))
 
@@ -167,7 +167,7 @@ def test_the_model_is_left_alone_and_a_reference_serves_many_texts(monkeypatch: 
     reference = in_float64(target)
     assert reference.dtype == torch.float64
     assert {p.dtype for p in reference.module.parameters()} == {torch.float64}
-    monkeypatch.setattr("specdec_lite.theory.numerics.in_float64", lambda _: pytest.fail("copied again"))
+    monkeypatch.setattr("specdec_lite.theory.greedy_difference.in_float64", lambda _: pytest.fail("copied again"))
     assert explain_difference(target, PROMPT, [1], [2], reference=reference).dtype == torch.bfloat16
     assert all(torch.equal(weights[name], weight) for name, weight in target.module.state_dict().items())
     assert target.dtype == torch.bfloat16

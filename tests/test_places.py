@@ -9,11 +9,12 @@ import tiny
 from test_trace import made as round_made
 
 import specdec_lite as sd
-from specdec_lite.pocket import places, record_places
+from specdec_lite.pocket import places
 from specdec_lite.theory import exact
+from specdec_lite.theory.acceptance_counts import Verdicts, counted, expected
 from specdec_lite.theory.formulas import expected_tokens, expected_tokens_without_bonus
 from specdec_lite.theory.replay import replay, running
-from specdec_lite.theory.verdicts import Verdicts, counted, expected
+from specdec_lite.training import record_places
 
 CHANCES = [0.9, 0.2, 1.0, 0.5, 0.0, 0.7, 0.8, 1.0, 0.3]
 
@@ -130,7 +131,7 @@ def test_a_new_recording_has_the_same_shape() -> None:
 def test_the_recorded_places_are_what_both_models_say(shipped: dict[float, places.Places]) -> None:
     """One text read again: the same overlaps, to what rounding leaves."""
     from specdec_lite.acceptance import overlap
-    from specdec_lite.distributions import probabilities
+    from specdec_lite.sampling.distributions import probabilities
 
     pair, text = sd.load_pair(), shipped[1.0].texts[1]
     prompts = [pair.tokenizer.encode(prompt) for prompt in record_places.PROMPTS]

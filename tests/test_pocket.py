@@ -13,16 +13,16 @@ import torch
 import specdec_lite as sd
 from specdec_lite.acceptance import Rule
 from specdec_lite.pocket import DRAFT, TARGET, corpus
-from specdec_lite.pocket.distil import mix
-from specdec_lite.pocket.evaluate import bits_per_byte, mean_overlap, xz_bits_per_byte
-from specdec_lite.pocket.muon import orthogonalise
 from specdec_lite.pocket.prompts import held_out_prompts
-from specdec_lite.pocket.recipes import SMALL
-from specdec_lite.pocket.train import main, make_pair, next_token_loss
-from specdec_lite.pocket.trainer import Plan, train, windows
 from specdec_lite.teaching.museum import ResampleFromTarget
 from specdec_lite.theory.exact import target_distribution
 from specdec_lite.theory.statistics import compare
+from specdec_lite.training.distil import mix
+from specdec_lite.training.evaluate import bits_per_byte, mean_overlap, xz_bits_per_byte
+from specdec_lite.training.muon import orthogonalise
+from specdec_lite.training.recipes import SMALL
+from specdec_lite.training.train import main, make_pair, next_token_loss
+from specdec_lite.training.trainer import Plan, train, windows
 
 
 @pytest.fixture(scope="module")

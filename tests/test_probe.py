@@ -12,10 +12,10 @@ from tiny import llama
 from torch import Tensor
 
 import specdec_lite as sd
-from specdec_lite.architecture import boundaries
-from specdec_lite.cache import BUCKET
+from specdec_lite.engines.architecture import boundaries
 from specdec_lite.engines.lean import LeanEngine
-from specdec_lite.probe import probe
+from specdec_lite.kv_cache import BUCKET
+from specdec_lite.loading.probe import probe
 
 ENGINES = ["eager", "lean", "graph"]
 

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 import specdec_lite as sd
-from specdec_lite.processors import KEEP_STATE, RUN_A_MODEL, WANT_PAIRED_ROWS, Processors
+from specdec_lite.sampling.processors import KEEP_STATE, RUN_A_MODEL, WANT_PAIRED_ROWS, Processors
 from specdec_lite.theory.exact import largest_difference, sequence_distribution, target_distribution
 
 GREEDY = sd.Sampling(temperature=0)

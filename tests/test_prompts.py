@@ -15,8 +15,8 @@ import torch
 from tiny import PROMPT, VOCAB, Counted, ids, pair, tokenizer
 
 import specdec_lite as sd
-from specdec_lite.loading import Pair
-from specdec_lite.prompt_files import prompts_for
+from specdec_lite.bench.prompt_files import prompts_for
+from specdec_lite.loading.pair import Pair
 from specdec_lite.prompts import is_single, to_token_ids
 
 TARGET, DRAFT = pair()

@@ -7,11 +7,12 @@ import tiny
 import torch
 
 import specdec_lite as sd
-from specdec_lite import checkpoints, llamas, random_models
+from specdec_lite.bench import models_under_test as subjects
 from specdec_lite.cli import main
-from specdec_lite.hardware import subjects
-from specdec_lite.llamas import OWN, PUBLISHED, Llama
-from specdec_lite.random_models import check_memory, made_up, random_llama, shape_named
+from specdec_lite.loading import checkpoints, llamas
+from specdec_lite.loading import random_weights as random_models
+from specdec_lite.loading.llamas import OWN, PUBLISHED, Llama
+from specdec_lite.loading.random_weights import check_memory, made_up, random_llama, shape_named
 
 CPU = torch.device("cpu")
 TOY = Llama("Llama Toy", 2, 16, 24, 4, 2, 8, 3000, True, "")

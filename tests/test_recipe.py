@@ -16,13 +16,14 @@ from transformers import LlamaForCausalLM
 
 import specdec_lite as sd
 from specdec_lite.models import TransformersModel
-from specdec_lite.pocket import corpus, evaluate, trainer
-from specdec_lite.pocket.distil import Lessons, own_samples
-from specdec_lite.pocket.muon import Muon, orthogonalise
-from specdec_lite.pocket.recipes import LARGE, SIZES, SMALL, Recipe
-from specdec_lite.pocket.shapes import Shape
-from specdec_lite.pocket.train import Deadline, main, make_pair, next_token_loss
-from specdec_lite.pocket.trainer import Plan, learn, rehearse, train, windows
+from specdec_lite.pocket import corpus
+from specdec_lite.training import evaluate, trainer
+from specdec_lite.training.distil import Lessons, own_samples
+from specdec_lite.training.muon import Muon, orthogonalise
+from specdec_lite.training.recipes import LARGE, SIZES, SMALL, Recipe
+from specdec_lite.training.shapes import Shape
+from specdec_lite.training.train import Deadline, main, make_pair, next_token_loss
+from specdec_lite.training.trainer import Plan, learn, rehearse, train, windows
 
 TEXT = torch.arange(6000) * 7 % 50
 PLAN = Plan(tokens=2_560, context=32, final_context=32, tokens_per_step=256, compile=False)
@@ -248,7 +249,7 @@ def test_training_ends_in_time_with_its_rate_at_zero(
 
 def test_a_run_shares_its_minutes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     deadline = Deadline(total=10, began=0)
-    monkeypatch.setattr("specdec_lite.pocket.train.time.monotonic", lambda: 120.0)  # two minutes are gone
+    monkeypatch.setattr("specdec_lite.training.train.time.monotonic", lambda: 120.0)  # two minutes are gone
     assert deadline.left("target") == pytest.approx(0.6 * 10 - 2)
     assert deadline.left("text") == 0.05  # late, but never nothing
     assert Deadline(began=0).left("draft") == math.inf

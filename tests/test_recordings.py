@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from specdec_lite.hardware.recordings import FOLDER, recorded_on_gpus, recorded_runs
+from specdec_lite.bench.recordings import FOLDER, recorded_on_gpus, recorded_runs
 
 
 def planted(folder: Path, name: str, date: str, gpu: str | None, **more: object) -> None:

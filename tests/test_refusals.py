@@ -11,7 +11,7 @@ from architectures import ARCHITECTURES, BASE, build, make
 from tiny import VOCAB, Counted, next_logits, noisy
 
 import specdec_lite as sd
-from specdec_lite.architecture import reach
+from specdec_lite.engines.architecture import reach
 
 SMALL = {name: BASE[name] for name in BASE if name not in ("initializer_range", "max_position_embeddings")}
 LINEAR = SMALL | dict(layer_types=["linear_attention", "full_attention"])

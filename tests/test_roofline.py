@@ -13,13 +13,15 @@ import torch
 from fake_clock import Clock
 
 import specdec_lite as sd
-from specdec_lite import regime
+from specdec_lite.bench import bandwidth as speed
+from specdec_lite.bench import bottleneck as regime
+from specdec_lite.bench import models_under_test as subjects
+from specdec_lite.bench import passes
+from specdec_lite.bench.passes import Passes, compared_with, hollow, time_passes
+from specdec_lite.bench.roofline_model import Ceiling, Work, shape_of
+from specdec_lite.bench.timing import Contestant, Timings, repeated
 from specdec_lite.cli import main
-from specdec_lite.engines.packing import half
-from specdec_lite.hardware import passes, speed, subjects
-from specdec_lite.hardware.measure import Contestant, Timings, repeated
-from specdec_lite.hardware.passes import Passes, compared_with, hollow, time_passes
-from specdec_lite.hardware.roofline import Ceiling, Work, shape_of
+from specdec_lite.engines.cpu_kernels import half
 from specdec_lite.viz.roofline import Panel, Series, roofline_figure, roofline_sentence, save
 
 DENSE = [name for name in architectures.ARCHITECTURES if "num_experts_per_tok" not in architectures.ARCHITECTURES[name]]

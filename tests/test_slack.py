@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import specdec_lite as sd
-from specdec_lite.hardware.blueprints import LLAMAS, Blueprint
-from specdec_lite.hardware.devices import DEVICES
-from specdec_lite.hardware.measure import Timings
-from specdec_lite.hardware.passes import Passes
-from specdec_lite.hardware.roofline import Ceiling, shape_of
-from specdec_lite.hardware.slack import MOST, batched, cost, free_batch, free_k, held
+from specdec_lite.bench.blueprints import LLAMAS, Blueprint
+from specdec_lite.bench.devices import DEVICES
+from specdec_lite.bench.headroom import MOST, batched, cost, free_batch, free_k, held
+from specdec_lite.bench.passes import Passes
+from specdec_lite.bench.roofline_model import Ceiling, shape_of
+from specdec_lite.bench.timing import Timings
+from specdec_lite.loading.random_weights import random_llama
 from specdec_lite.models import TransformersModel
-from specdec_lite.random_models import random_llama
 from specdec_lite.viz import RooflineExplorer, pass_table, pass_times, two_needs
 from specdec_lite.viz.pass_times import meeting
 from specdec_lite.viz.roofline_explorer import BATCHES, CONTEXTS, HERE, PRECISIONS

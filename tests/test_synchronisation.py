@@ -18,7 +18,7 @@ from torch import Tensor
 
 import specdec_lite as sd
 from specdec_lite.decoding import start
-from specdec_lite.observe import Stopwatch
+from specdec_lite.transfer import Stopwatch
 
 PROMPTS = [[5, 1, 7, 7, 2], [3, 3, 9]]
 WAITING = ("item", "tolist", "cpu", "numpy", "to", "__bool__", "__int__", "__float__", "__index__")

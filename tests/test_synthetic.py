@@ -9,7 +9,7 @@ import tiny
 import torch
 
 import specdec_lite as sd
-from specdec_lite.synthetic import LABEL, SyntheticDrafter, SyntheticRule, synthetic
+from specdec_lite.bench.synthetic import LABEL, SyntheticDrafter, SyntheticRule, synthetic
 from specdec_lite.theory.formulas import acceptance_of, expected_tokens
 from specdec_lite.trace import Trace
 

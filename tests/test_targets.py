@@ -13,18 +13,22 @@ import torch
 from fake_clock import Clock
 
 import specdec_lite as sd
-from specdec_lite import cli, measures, targets, workbench
+from specdec_lite import cli
+from specdec_lite.bench import bandwidth as speed
+from specdec_lite.bench import models_under_test as subjects
+from specdec_lite.bench import overhead as outside
+from specdec_lite.bench import target_runs as measures
+from specdec_lite.bench import targets, workbench
+from specdec_lite.bench.bottleneck import WANTED
+from specdec_lite.bench.goals import ANY, GOALS, goals_for
+from specdec_lite.bench.noisy_draft import spoiled
+from specdec_lite.bench.target_runs import PARTS, Found
+from specdec_lite.bench.timing import Spread
+from specdec_lite.bench.workbench import QUICK, WHOLE, Settings, Workbench
 from specdec_lite.cli import main
 from specdec_lite.decoding import Decoded
-from specdec_lite.hardware import outside, speed, subjects
-from specdec_lite.hardware.goals import ANY, GOALS, goals_for
-from specdec_lite.hardware.measure import Spread
-from specdec_lite.hardware.spoiled import spoiled
-from specdec_lite.llamas import OWN, Llama
-from specdec_lite.measures import PARTS, Found
+from specdec_lite.loading.llamas import OWN, Llama
 from specdec_lite.randomness import SeededStreams
-from specdec_lite.regime import WANTED
-from specdec_lite.workbench import QUICK, WHOLE, Settings, Workbench
 
 TOYS = {  # in the places of the shapes that are timed
     "Llama wide": Llama("Llama wide", 2, 16, 24, 4, 2, 8, 2048, False, ""),
@@ -304,7 +308,7 @@ def test_the_share_outside_counts_both_models_forwards_and_no_prefill(monkeypatc
             now += 1.0
             return self.model.forward(*arguments, **options)
 
-    monkeypatch.setattr("specdec_lite.observe.time.perf_counter", lambda: now)
+    monkeypatch.setattr("specdec_lite.transfer.time.perf_counter", lambda: now)
     target, draft = map(Slow, tiny.pair(0.1))
     begin = SeededStreams.begin_round
 

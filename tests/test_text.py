@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 import specdec_lite as sd
 from specdec_lite.pocket.corpus import train_tokenizer
-from specdec_lite.text import Pieces, before_stop
+from specdec_lite.stopping import Pieces, before_stop
 
 GREEDY = sd.Sampling(temperature=0)
 

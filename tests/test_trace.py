@@ -10,8 +10,8 @@ import torch
 from tiny import PROMPT, VOCAB, next_logits, pair
 
 import specdec_lite as sd
-from specdec_lite.distributions import probabilities
 from specdec_lite.randomness import SeededStreams
+from specdec_lite.sampling.distributions import probabilities
 from specdec_lite.trace import COLUMNS, NUMBERS, Round, Trace
 
 PROMPTS = [PROMPT, [3], [8, 2]]

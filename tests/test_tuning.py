@@ -9,6 +9,7 @@ import math
 import re
 import time
 from functools import cache
+from importlib import import_module
 
 import pytest
 import torch
@@ -18,15 +19,14 @@ from tiny import PROMPT, pair
 
 import specdec_lite as sd
 from specdec_lite import viz
+from specdec_lite.bench import batch_costs as batching
+from specdec_lite.bench import sweep as sweeping
+from specdec_lite.bench.batch_costs import batch_costs
+from specdec_lite.bench.sweep import Sweep, _line, sweep
 from specdec_lite.decoding import Decoded
-from specdec_lite.hardware import batching
-from specdec_lite.hardware import sweep as sweeping
-from specdec_lite.hardware.batching import batch_costs
-from specdec_lite.hardware.sweep import Sweep, _line, sweep
-from specdec_lite.pocket.live import LiveDistillation, Progress
-from specdec_lite.pocket.shapes import Shape
 from specdec_lite.theory.formulas import best_k, break_even, speedup
-from specdec_lite.viz import live_curve
+from specdec_lite.training.live import LiveDistillation, Progress
+from specdec_lite.training.shapes import Shape
 from specdec_lite.viz.speedup_map import ACCEPTANCES, COSTS, best_gains, gains
 
 # Break-even
@@ -264,5 +264,5 @@ def test_watching_returns_every_point(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bar.value == 2.0
     assert "overlap 0.50, 0 seconds left" in words.value
     assert shown[0].children[1].data[0].y == (0.3, 0.4, 0.5)
-    monkeypatch.setattr(live_curve, "live_possible", lambda: False)
+    monkeypatch.setattr(import_module("specdec_lite.viz.curves"), "live_possible", lambda: False)
     assert viz.watch(iter(POINTS), 2.0) == POINTS

@@ -14,8 +14,9 @@ import tiny
 
 import specdec_lite as sd
 from specdec_lite import viz
-from specdec_lite.pocket import record_traces, recorded
+from specdec_lite.pocket import recorded
 from specdec_lite.pocket.recorded import FOLDER, Recorded, load_recorded
+from specdec_lite.training import record_traces
 from specdec_lite.viz import theme, widgets
 from specdec_lite.viz.figures import bundle, recorded_race_parts
 from specdec_lite.viz.timeline import race_parts

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from specdec_lite import viz
-from specdec_lite.theory.verdicts import Verdicts, expected
+from specdec_lite.theory.acceptance_counts import Verdicts, expected
 from specdec_lite.viz.acceptance_explorer import AcceptanceExplorer
 from specdec_lite.viz.figures import bundle
 

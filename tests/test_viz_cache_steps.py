@@ -14,9 +14,9 @@ import torch
 
 import specdec_lite as sd
 from specdec_lite import viz
-from specdec_lite.cache import Arena
+from specdec_lite.kv_cache import Arena
 from specdec_lite.pocket.recorded import load_recorded
-from specdec_lite.teaching import sentence
+from specdec_lite.teaching import toys as sentence
 from specdec_lite.viz import cache_stepper as module
 from specdec_lite.viz.cache_stepper import CacheStepper
 from specdec_lite.viz.cache_steps import LOOKS, OUT, PHASES, cache_parts, short, snapshots, step_sentence

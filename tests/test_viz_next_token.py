@@ -14,8 +14,8 @@ from fake_clock import Clock, Paced
 
 import specdec_lite as sd
 from specdec_lite import viz
-from specdec_lite.hardware import growth
-from specdec_lite.hardware.growth import Growth, step_times
+from specdec_lite.bench import text_growth as growth
+from specdec_lite.bench.text_growth import Growth, step_times
 from specdec_lite.viz import next_token_explorer as module
 from specdec_lite.viz.growth import CONTEXTS
 from specdec_lite.viz.next_token import Draw, next_token_parts, next_token_sentence

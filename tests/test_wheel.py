@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index"]
     told(*pip, wheel, folder=home)
     alone = subprocess.run(
-        [python, "-c", "import specdec_lite"], cwd=home, env=ENVIRONMENT, capture_output=True, text=True
+        [python, "-c", "import specdec_lite.decoding"], cwd=home, env=ENVIRONMENT, capture_output=True, text=True
     )
     assert "No module named 'torch'" in alone.stderr  # it was empty
     site = Path(told(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=home).strip())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import specdec_lite as sd
-from specdec_lite.cache import Arena
+from specdec_lite.kv_cache import Arena
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast

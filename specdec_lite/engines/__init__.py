@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .cuda_graphs import GraphEngine
 from .eager import EagerEngine
 from .engine import Engine
-from .graph import GraphEngine
 from .lean import LeanEngine, fits
 from .recording import recorder_for
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..architecture import cache_name
-from ..cache import Arena
+from ..kv_cache import Arena
+from .architecture import cache_name
 from .attention import without_copies
 from .engine import Engine, Masks
 

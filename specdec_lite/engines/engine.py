@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor
 
-from ..cache import Arena
+from ..kv_cache import Arena
 
 Pass = Callable[[Tensor, Arena, bool], Tensor]  # tokens [batch, n], where they were placed, last logits only -> logits
 Masks = dict[

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import embedding, rms_norm
 
-from ..architecture import FULL, SLIDING, reach, windows
-from ..cache import Arena, doubled
+from ..kv_cache import Arena, doubled
+from .architecture import FULL, SLIDING, reach, windows
 from .attention import attend, for_groups, own_attention
+from .cpu_kernels import Product, product
 from .engine import Engine, Masks
-from .linear import Product, product
 from .snapshot import everywhere, grows, listeners
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ def load_places(file: Path = FILE) -> dict[float, Places]:
         FileNotFoundError: it is not there.
     """
     if not file.exists():
-        raise FileNotFoundError(f"{file} is missing: make it with python -m specdec_lite.pocket.record_places")
+        raise FileNotFoundError(f"{file} is missing: make it with python -m specdec_lite.training.record_places")
     return read(json.loads(file.read_text(encoding="utf-8")))
 
 

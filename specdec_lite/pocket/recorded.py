@@ -69,7 +69,7 @@ def load_recorded(folder: Path = FOLDER) -> list[Recorded]:
     found = [_read(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
     if not found:
         raise FileNotFoundError(
-            f"{folder} holds no recording: make them with python -m specdec_lite.pocket.record_traces"
+            f"{folder} holds no recording: make them with python -m specdec_lite.training.record_traces"
         )
     return sorted(found, key=lambda each: each.temperature)
 

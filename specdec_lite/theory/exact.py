@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ..acceptance import Rule
 from ..decoding import start
-from ..distributions import Sampling, probabilities
-from ..drafters import Drafter
+from ..draft import Drafter
+from ..loop import Run
 from ..models import LanguageModel
-from ..processors import Chain, apply
 from ..randomness import Branch
-from ..run import Run
+from ..sampling.distributions import Sampling, probabilities
+from ..sampling.processors import Chain, apply
 from ..stopping import Stop
 from ..trace import Detail, Round
 

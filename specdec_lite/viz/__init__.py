@@ -1,15 +1,13 @@
 """Pictures of a run: pure figure functions, and thin controls over them. plotly loads when a figure is made."""
 
+from .acceptance import metrics_by_k, verdicts_by_position
 from .acceptance_explorer import AcceptanceExplorer
 from .budget import budget_figure
 from .cache_stepper import CacheStepper
 from .cache_steps import cache_steps, snapshots
-from .chances import chances_html
-from .curves import curves
+from .curves import curves, overlap_curve, watch
 from .figures import k_sentence, k_sweep, recorded_race, show
 from .growth import cache_growth, step_growth
-from .live_curve import overlap_curve, watch
-from .metrics_by_k import metrics_by_k
 from .museum import effect, museum_map, museum_sentence, spelled
 from .museum_explorer import MuseumExplorer
 from .next_token import next_token
@@ -23,8 +21,7 @@ from .shares import shares
 from .speedup_map import SpeedupMap
 from .theme import KINDS
 from .timeline import race
-from .tokens import counts, tokens_html, tokens_table
-from .verdicts import verdicts_by_position
+from .tokens import chances_html, counts, tokens_html, tokens_table
 from .widgets import KExplorer
 
 __all__ = [

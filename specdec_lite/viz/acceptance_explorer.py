@@ -8,12 +8,11 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ..pocket.places import Places, load_places
-from ..theory.verdicts import Verdicts, expected
-from .chances import chances_html
+from ..theory.acceptance_counts import Verdicts, expected
+from .acceptance import metrics_parts, verdicts_parts
 from .figures import bundle
-from .metrics_by_k import metrics_parts
 from .theme import INK, PAPER, SANS, template
-from .verdicts import verdicts_parts
+from .tokens import chances_html
 from .widgets import MISSING, WIDGET, WIDTH, live_possible
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from .theme import BLUE, GREY, INK, PAPER, VERMILLION, template, uid
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from ..hardware.doctor import Diagnosis
+    from ..bench.diagnosis import Diagnosis
 
 PARTS = ("draft", "verify", "sample", "synchronise", "rest")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..hardware.growth import Growth
+from ..bench.text_growth import Growth
 from .theme import BLUE, GREEN, GREY, PURPLE, VERMILLION, template, uid
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..distributions import Sampling, probabilities
 from ..randomness import inverse_cdf
+from ..sampling.distributions import Sampling, probabilities
 from .theme import BLUE, INK, PAPER, SKY, VERMILLION, YELLOW, template, uid
 from .tokens import shown
 

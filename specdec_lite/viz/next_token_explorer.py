@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..distributions import Sampling
+from ..sampling.distributions import Sampling
 from .figures import bundle
 from .next_token import Decode, Draw, next_token, next_token_parts, next_token_sentence
 from .theme import INK, PAPER, SANS

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from math import log2, log10
 from typing import TYPE_CHECKING
 
-from ..hardware.roofline import Ceiling, Shape
+from ..bench.roofline_model import Ceiling, Shape
 from .theme import BLUE, GREY, INK, ORANGE, PAPER, VERMILLION, template, uid
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from ..hardware.passes import Passes
+    from ..bench.passes import Passes
 
 LOOKS = {"eager": (BLUE, "circle", "solid"), "lean": (VERMILLION, "diamond", "dash")}
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..acceptance import TokenRejection
 from ..acceptance import overlap as overlap_of
 from ..acceptance import residual as residual_of
-from ..distributions import Sampling, probabilities
 from ..randomness import inverse_cdf
+from ..sampling.distributions import Sampling, probabilities
 from ..theory.statistics import histogram_variation, variation_of_noise
 from .figures import bundle
 from .overlap import overlap_parts, overlap_picture

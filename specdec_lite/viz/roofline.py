@@ -13,6 +13,8 @@ from .theme import BLUE, GREY, INK, PAPER, VERMILLION, template, uid
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from ..bench.models_under_test import Subject
+
 LOOKS = ((BLUE, "circle", "solid"), (VERMILLION, "diamond", "dash"))  # of the engines, apart without colour too
 
 
@@ -40,6 +42,19 @@ class Panel:
     def ridge(self) -> float:
         """Operations a byte at which the slope meets the ceiling."""
         return self.throughput / self.bandwidth
+
+
+def panel(subject: Subject) -> Panel:
+    """The subject for the picture."""
+    series = []
+    for each in subject.passes.values():
+        rows = each.rows
+        works = [each.shape.work(n, each.context) for n in rows]
+        measured = [work.flops / each.seconds(n).median for n, work in zip(rows, works, strict=True)]
+        predicted = [work.flops / each.predicted(n) for n, work in zip(rows, works, strict=True)]
+        series.append(Series(f"{each.engine} engine", rows, [work.intensity for work in works], measured, predicted))
+    ceiling = subject.best.ceiling
+    return Panel(subject.name, ceiling.bandwidth, ceiling.throughput, series)
 
 
 def roofline_figure(panels: Sequence[Panel]) -> go.Figure:

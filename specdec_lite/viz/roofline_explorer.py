@@ -6,10 +6,10 @@ from html import escape
 from math import log10
 from typing import TYPE_CHECKING, Any
 
-from ..hardware.blueprints import LLAMAS
-from ..hardware.devices import DEVICES
-from ..hardware.roofline import Ceiling, Shape, Work
-from ..hardware.slack import MOST, batched, cost, free_k, held
+from ..bench.blueprints import LLAMAS
+from ..bench.devices import DEVICES
+from ..bench.headroom import MOST, batched, cost, free_k, held
+from ..bench.roofline_model import Ceiling, Shape, Work
 from .figures import bundle
 from .theme import BLUE, GREEN, GREY, INK, PAPER, SANS, VERMILLION, template, uid
 from .widgets import MISSING, WIDGET, WIDTH, live_possible

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # plotly is an extra: the marks serve a terminal too
+from ..trace import MARKS, MEANINGS
+
+if TYPE_CHECKING:  # plotly is an extra
     import plotly.graph_objects as go
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
@@ -23,33 +25,32 @@ MONO = "Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace"
 
 @dataclass(frozen=True)
 class Kind:
-    """How one kind of token looks, in a figure, on a page and in a terminal."""
+    """How one kind of token looks in a figure and on a page."""
 
     name: str
-    meaning: str
     colour: str
     tint: str  # the colour, light enough to lie under black text
-    mark: str  # one character
-    symbol: str  # plotly's name for that mark
+    symbol: str  # plotly's name for its mark
     line: str  # CSS: the line under the token, different in shape for each kind
+
+    @property
+    def meaning(self) -> str:
+        return MEANINGS[self.name]
+
+    @property
+    def mark(self) -> str:
+        """One character."""
+        return MARKS[self.name]
 
 
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("accepted", "drafted, and kept", GREEN, "#DDF3EC", "●", "circle", "2px solid"),
-        Kind(
-            "corrected",
-            "written by the target in place of a rejected draft",
-            VERMILLION,
-            "#FBE3D2",
-            "▲",
-            "triangle-up",
-            "3px dashed",
-        ),
-        Kind("bonus", "written by the target after a fully accepted draft", BLUE, "#D6E8F5", "★", "star", "4px double"),
-        Kind("rejected", "drafted, and thrown away", PURPLE, "#F6E6EF", "✗", "x-thin-open", "1px solid"),
-        Kind("sampled", "written by the target alone", GREY, "#EEEEEE", "○", "circle-open", "2px dotted"),
+        Kind("accepted", GREEN, "#DDF3EC", "circle", "2px solid"),
+        Kind("corrected", VERMILLION, "#FBE3D2", "triangle-up", "3px dashed"),
+        Kind("bonus", BLUE, "#D6E8F5", "star", "4px double"),
+        Kind("rejected", PURPLE, "#F6E6EF", "x-thin-open", "1px solid"),
+        Kind("sampled", GREY, "#EEEEEE", "circle-open", "2px dotted"),
     )
 }
 

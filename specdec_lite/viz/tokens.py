@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
 from ..trace import Round, Trace
-from .theme import INK, KINDS, MONO, PAPER, SANS
+from .theme import BLUE, GREEN, INK, KINDS, MONO, PAPER, SANS, VERMILLION
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 Decode = Callable[[list[int]], str]
 
@@ -77,11 +78,16 @@ def tokens_html(trace: Trace, decode: Decode, prompt: str = "", row: int = 0, le
     """
     told = tell(trace, decode, row)
     body = "".join(map(_span, told))
+    return _page(_legend(dict.fromkeys(each.kind for each in told)) if legend else "", prompt, body)
+
+
+def _page(legend: str, prompt: str, body: str) -> str:
     before = f'<span style="color:#767676">{escape(_breaks(prompt))}</span>' if prompt else ""
-    box = f"font:14px/1.95 {MONO};white-space:pre-wrap;overflow-wrap:anywhere;color:{INK}"
-    sheet = f"background:{PAPER};padding:10px 14px;border:1px solid #D9D9D9;border-radius:6px;max-width:820px"
-    key = _legend(dict.fromkeys(each.kind for each in told)) if legend else ""
-    return f'<div style="{sheet}">{key}<div style="{box}">{before}{body}</div></div>'
+    box = f"font:14px/1.95 {MONO};white-space:pre-wrap;overflow-wrap:anywhere"
+    sheet = (
+        f"background:{PAPER};color:{INK};padding:10px 14px;border:1px solid #D9D9D9;border-radius:6px;max-width:820px"
+    )
+    return f'<div style="{sheet}">{legend}<div style="{box}">{before}{body}</div></div>'
 
 
 def _span(told: Told) -> str:
@@ -128,3 +134,28 @@ def counts(trace: Trace) -> dict[str, int]:
     """How many kept tokens there are of each kind, and how many rounds."""
     kinds = [kind for each in trace.rounds for kind in each.kept_kinds()]
     return {"rounds": len(trace.rounds)} | {name: kinds.count(name) for name in KINDS if name in kinds}
+
+
+GRADES = (  # from this chance on; a word, the ground, the line under it
+    (0.9, "0.9 and more", "#DDF3EC", f"2px solid {GREEN}"),
+    (0.5, "0.5 to 0.9", "#E8F1FA", f"2px dotted {BLUE}"),
+    (0.0, "below 0.5", "#FBE3D2", f"3px double {VERMILLION}"),
+)
+
+
+def chances_html(pieces: Sequence[str], chance: Sequence[float], prompt: str = "") -> str:
+    """Coloured text; hovering tells the number. Each grade has a line of its own under it, so colour is not alone."""
+    body = "".join(_graded(piece, each) for piece, each in zip(pieces, chance, strict=True))
+    legend = "".join(
+        f'<span style="margin-right:16px"><span style="background:{ground};border-bottom:{line};padding:0 4px">'
+        f"chance</span> {word}</span>"
+        for _, word, ground, line in GRADES
+    )
+    return _page(f'<div style="font:12px/2 {SANS};margin-bottom:4px">{legend}</div>', prompt, body)
+
+
+def _graded(piece: str, chance: float) -> str:
+    _, _, ground, line = next(each for each in GRADES if chance >= each[0])
+    style = f"background:{ground};border-bottom:{line};margin-right:2px;border-radius:3px"
+    why = escape(f"{piece!r}: drafted and kept with chance {chance:.2f}", quote=True)
+    return f'<span title="{why}" style="{style}">{escape(_breaks(piece))}</span>'

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ...acceptance import overlap
-from ...distributions import Sampling, probabilities
+from ...sampling.distributions import Sampling, probabilities
+from ...theory.acceptance_counts import counted
 from ...theory.formulas import estimate_acceptance
-from ...theory.verdicts import counted
 from ...trace import Round
 from ._framework import Case, Check
 

@@ -1,6 +1,6 @@
 """The exercises of notebook 01, why decoding waits for memory.
 
-What they call right is a few lines of arithmetic; the tests compare it with `hardware.roofline`, which
+What they call right is a few lines of arithmetic; the tests compare it with `bench.roofline_model`, which
 counts real models.
 """
 

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 
 from ...decoding import autoregressive, speculative
-from ...distributions import Sampling
-from ...drafters import ModelDrafter
+from ...drafters.model import ModelDrafter
 from ...models import TableModel
 from ...randomness import SeededStreams
+from ...sampling.distributions import Sampling
 from ...stopping import Stop
-from ..reader import Reader
-from ..sentence import PROMPT, SENTENCE, ids, pair
+from ..toys import PROMPT, SENTENCE, Reader, ids, pair
 from ._framework import Case, Check, shown
 
 GREEDY = Sampling(temperature=0)

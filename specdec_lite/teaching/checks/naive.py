@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 
-from ...cache import Arena
 from ...decoding import autoregressive
-from ...distributions import Sampling, probabilities
+from ...kv_cache import Arena
 from ...models import TableModel
 from ...randomness import inverse_cdf
+from ...sampling.distributions import Sampling, probabilities
 from ...stopping import Stop
-from ..reader import Reader
-from ..sentence import PROMPT, SENTENCE, ids, pair
+from ..toys import PROMPT, SENTENCE, Reader, ids, pair
 from ._framework import Case, Check, shown
 
 # From logits to a distribution

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import torch
 
-from ...distributions import Sampling
 from ...models import LanguageModel, TableModel
+from ...sampling.distributions import Sampling
 from ...stopping import Stop
 from ...theory.exact import Distribution, target_distribution, total_variation
 from ...theory.statistics import ChiSquare, compare

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...distributions import Sampler, Sampling, probabilities
-from ...drafters import Draft, ModelDraftSession, Texts
+from ...draft import Draft, Texts
+from ...drafters.model import ModelDraftSession
 from ...models import LanguageModel
 from ...randomness import Randomness
+from ...sampling.distributions import Sampler, Sampling, probabilities
 
 
 @dataclass(frozen=True)

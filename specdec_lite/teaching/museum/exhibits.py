@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...acceptance import SampleAndMatch
-from ...drafters import ModelDrafter
+from ...drafters.model import ModelDrafter
 from .drafting import DraftWith, FavouriteSession, ForgetfulSession, UnfilteredSession
 from .models import GreedyBonus, SlackRewind
 from .rules import RedrawAfterMismatch, ResampleFromTarget, TriedInTurn

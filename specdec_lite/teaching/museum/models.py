@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...cache import Arena
+from ...kv_cache import Arena
 from ...models import LanguageModel
 
 

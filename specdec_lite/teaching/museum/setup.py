@@ -9,11 +9,11 @@ from typing import Literal
 
 from ...acceptance import Rule, TokenRejection
 from ...decoding import Decoded, finish, start
-from ...distributions import Sampling
-from ...drafters import Drafter
+from ...draft import Drafter
 from ...models import LanguageModel
-from ...processors import Chain, Processor
 from ...randomness import SeededStreams
+from ...sampling.distributions import Sampling
+from ...sampling.processors import Chain, Processor
 from ...stopping import Stop
 from ...theory.exact import Distribution, sequence_distribution
 from ...trace import Detail

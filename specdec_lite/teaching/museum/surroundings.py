@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...processors import Processor
 from ...randomness import SeededStreams
+from ...sampling.processors import Processor
 from ...stopping import Decode, Stop
 
 

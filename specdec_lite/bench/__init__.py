@@ -1,0 +1,1 @@
+"""Measuring: timers, the roofline, and the commands bench, demo, doctor, roofline and targets."""

@@ -1,0 +1,122 @@
+"""The time of every piece of a round, taken in place: the same engine, sampling, caches and places in a text.
+
+The pieces are called one by one, in the order of a round, since a model whose weights were just pushed
+out of a cache by another is slower than the same model called in a row. Nothing is kept of what they
+make, so no text is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..decoding import start
+from ..draft import Draft, Drafter, certain
+from ..loop import Run
+from ..models import LanguageModel
+from ..sampling.distributions import Sampling
+from ..stopping import Stop
+from ..transfer import Outcome, Stopwatch
+from .timing import idle
+
+Parts = dict[str, float]  # seconds of "draft", "verify", "sample" and "synchronise"
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Seconds at one place of a text."""
+
+    by_drafted: dict[int, Parts]  # for each number of drafted tokens, 0 included
+    catch_up: float  # what feeding the draft two tokens costs beyond feeding it one
+
+
+@torch.inference_mode()
+def time_pieces(
+    target: LanguageModel,
+    drafter: Drafter,
+    texts: Sequence[list[int]],
+    cut: int,
+    ks: Sequence[int],
+    *,
+    sampling: Sampling,
+    seed: int = 0,
+) -> Pieces:
+    """Time the pieces of a round for each k, as they are when every text is `cut` tokens short of its end.
+
+    Raises:
+        ValueError: the texts have no max(ks) tokens beyond the cut; and as for `speculative`.
+    """
+    if cut < max(*ks, 2):
+        raise ValueError(f"pieces of up to {max(ks)} drafted tokens need as many after the cut, got {cut}")
+    seen = [text[:-cut] for text in texts]
+    run = start(
+        target, drafter, seen, k=max(ks), max_new_tokens=cut, sampling=sampling, stop=Stop(), seed=seed
+    )  # fmt: skip
+    following = [text[-cut:] for text in texts]  # stand in for drafts that a drafter does not offer
+    for k in (max(ks), min(ks)):  # the prompt that was just read has left the processor's caches to itself
+        _round(run, seen, following, k)
+    by_drafted = {k: _round(run, seen, following, k) for k in (0, *ks)}
+    return Pieces(by_drafted, _catch_up(run, texts, cut))
+
+
+def _round(run: Run, seen: list[list[int]], following: list[list[int]], k: int) -> Parts:
+    run.randomness.begin_round()
+    clock = Stopwatch(run.target.device)
+    draft = run.session.propose(seen, k, run.sampler, run.randomness) if k else run.nothing
+    clock.lap("draft")
+    if draft.tokens.shape[1] < k:
+        draft = certain([row[:k] for row in following], run.target.vocab_size, run.target.device)
+        clock.lap("aside")
+    block = torch.cat([run.last, draft.tokens], 1)  # [batch, k + 1]
+    clock.lap("rest")
+    logits = run.target.forward(block, run.cache)  # [batch, k + 1, vocab]
+    clock.lap("verify")
+    outcome = _judge(run, seen, draft, logits)
+    clock.lap("sample")
+    outcome.to_host(run.detail)
+    clock.lap("synchronise")
+    run.cache.rewind([k + 1] * len(seen))
+    times = clock.seconds()
+    return {part: times[part] for part in ("draft", "verify", "sample", "synchronise")}
+
+
+def _judge(run: Run, seen: list[list[int]], draft: Draft, logits: Tensor) -> Outcome:
+    """Distributions, verdicts and a last token, as `Run.round` makes them."""
+    p_target = run.sampler.probabilities(logits, seen, draft.tokens)  # [batch, k + 1, vocab]
+    chance = run.rule.chance(p_target[:, :-1], draft.probs, draft.tokens)  # [batch, k]
+    accepted, uniform = run.randomness.accepted_prefix(chance)
+    drafted = [draft.tokens.shape[1]] * len(seen)
+    p_last = run.last_distribution(p_target, draft, accepted, drafted)  # [batch, vocab]
+    token = run.randomness.sample(p_last)
+    return Outcome(draft.tokens, draft.probs, p_target, chance, uniform, accepted, token, p_last.sum(-1), logits)
+
+
+def _catch_up(run: Run, texts: Sequence[list[int]], cut: int) -> float:
+    """A proposal after full acceptance against one after a rejection, both of one token."""
+    seconds, wait = [], idle(run.target.device)  # nothing here is brought to the host, which would wait
+    for behind in (1, 2):  # a drafter that proposed one token has fed none of what comes after it
+        run.randomness.begin_round()
+        run.session.propose([text[:-cut] for text in texts], 1, run.sampler, run.randomness)
+        run.randomness.begin_round()
+        wait()
+        clock = Stopwatch(run.target.device)
+        run.session.propose([text[: len(text) - cut + behind] for text in texts], 1, run.sampler, run.randomness)
+        clock.lap("draft")
+        wait()
+        seconds.append(clock.seconds()["draft"])
+    return seconds[1] - seconds[0]
+
+
+def time_opening(target: LanguageModel, drafter: Drafter, texts: Sequence[list[int]], new: int, k: int) -> float:
+    """Seconds in which the drafter reads the prompts, once a run."""
+    wait = idle(target.device)
+    wait()
+    clock = Stopwatch(target.device)
+    with torch.inference_mode():
+        drafter.open(texts, max(map(len, texts)) + new + k + 1, target.vocab_size, target.device)
+    clock.lap("opening")
+    wait()
+    return clock.seconds()["opening"]

@@ -1,0 +1,169 @@
+"""Where the time of a run goes, seen through what the loop takes as arguments; the loop itself stays as it is.
+
+Each piece marks the clock as it is entered or left, so the parts follow each other without a gap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..decoding import start
+from ..draft import Draft, Drafter
+from ..models import LanguageModel
+from ..randomness import Randomness, SeededStreams
+from ..sampling.distributions import Sampling
+from ..stopping import Stop
+from ..trace import Round, first_of_step
+from ..transfer import Stopwatch
+from .synthetic import SyntheticDrafter
+
+PARTS = ("draft", "verify", "sample", "synchronise", "rest")  # of a round
+
+
+@dataclass
+class Lapped:
+    """One run and its times in seconds."""
+
+    texts: list[list[int]]  # prompt and new tokens, by row
+    starts: list[int]  # lengths of the prompts
+    rounds: list[Round]
+    seconds: float  # of the wall clock, around everything
+    opening: float  # until the first round: prompts checked and read, caches made
+    parts: dict[str, float]  # of all rounds together
+
+    @property
+    def steps(self) -> int:
+        """Forwards of the target after the prompt: a batch's rows share them."""
+        return sum(1 for _ in first_of_step(self.rounds))
+
+    @property
+    def new_tokens(self) -> int:
+        return sum(len(each.kept) for each in self.rounds)
+
+    @property
+    def gap(self) -> float:
+        """The share of the wall clock that the parts leave unexplained."""
+        return 1 - (self.opening + sum(self.parts.values())) / self.seconds
+
+    def per_step(self) -> dict[str, float]:
+        """Seconds of each part in a mean round."""
+        return {part: seconds / self.steps for part, seconds in self.parts.items()}
+
+
+def lapped(
+    target: LanguageModel,
+    drafter: Drafter | None,
+    prompts: Sequence[list[int]],
+    *,
+    k: int,
+    max_new_tokens: int,
+    sampling: Sampling,
+    seed: int,
+    wait: Callable[[], None] = lambda: None,
+) -> Lapped:
+    """Decode to the full length, without a stop, and time the parts. No drafter, or k = 0: naively.
+
+    `wait` returns when the device is idle (`measure.idle`). Errors as for `speculative`.
+    """
+    wait()
+    began = time.perf_counter()
+    laps = Laps(target.device)
+    k = k if drafter else 0
+    seeds = [seed + row for row in range(len(prompts))]
+    run = start(
+        Model(target, laps), Opener(drafter, laps) if k else None, list(prompts), k=k, max_new_tokens=max_new_tokens,
+        sampling=sampling, stop=Marker(laps=laps), randomness=Draws(SeededStreams(seeds, k, target.device), laps),
+    )  # fmt: skip
+    if isinstance(drafter, SyntheticDrafter):
+        run.rule = drafter.rule
+    rounds: list[Round] = []
+    while run.going:
+        rounds += run.round()
+    laps.lap("rest")
+    wait()
+    passed = time.perf_counter() - began
+    times = laps.seconds()
+    parts = {part: times.get(part, 0.0) for part in PARTS}
+    return Lapped(run.texts, run.starts, rounds, passed, times["opening"], parts)
+
+
+class Laps(Stopwatch):
+    """A stopwatch that calls everything before the first round its opening."""
+
+    begun = False
+
+    def lap(self, name: str) -> None:
+        super().lap(name if self.begun else "opening")
+
+
+class Model:
+    """The target: its forwards are the verification."""
+
+    def __init__(self, model: LanguageModel, laps: Laps) -> None:
+        self.model, self.laps = model, laps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def forward(self, tokens: Tensor, cache: Any, last_only: bool = False) -> Tensor:
+        self.laps.lap("rest")
+        logits = self.model.forward(tokens, cache, last_only)
+        self.laps.lap("verify")
+        return logits
+
+
+class Opener:
+    """A drafter and its session in one."""
+
+    def __init__(self, drafter: Drafter, laps: Laps) -> None:
+        self.drafter, self.laps = drafter, laps
+
+    def open(self, texts: Any, capacity: int, vocab_size: int, device: torch.device) -> Opener:
+        self.session = self.drafter.open(texts, capacity, vocab_size, device)
+        self.room = self.session.room
+        return self
+
+    def propose(self, texts: Any, k: int, sampler: Any, randomness: Any) -> Draft:
+        self.laps.lap("rest")
+        draft = self.session.propose(texts, k, sampler, randomness)
+        self.laps.lap("draft")
+        return draft
+
+
+class Draws:
+    """The randomness: asked for a round's last token, it ends the sampling."""
+
+    def __init__(self, randomness: Randomness, laps: Laps) -> None:
+        self.randomness, self.laps, self.judged = randomness, laps, False
+
+    def begin_round(self) -> None:
+        self.laps.lap("rest")
+        self.laps.begun, self.judged = True, False
+        self.randomness.begin_round()
+
+    def accepted_prefix(self, chance: Tensor) -> tuple[Tensor, Tensor]:
+        self.judged = True
+        return self.randomness.accepted_prefix(chance)
+
+    def sample(self, probs: Tensor) -> Tensor:
+        token = self.randomness.sample(probs)
+        if self.judged:
+            self.laps.lap("sample")
+        return token
+
+
+@dataclass(frozen=True)
+class Marker(Stop):
+    """A stop that never stops: the first row's turn ends the synchronisation."""
+
+    laps: Laps | None = None
+
+    def cut(self, *arguments: Any) -> tuple[list[int], str | None]:
+        self.laps.lap("synchronise" if self.laps.names[-1] == "sample" else "rest")
+        return super().cut(*arguments)

@@ -1,0 +1,120 @@
+"""Who takes part in `specdec bench`: this library's two ways of decoding, and transformers' own.
+
+Ends of text are switched off everywhere, so that all make the same number of tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..decoding import autoregressive, speculative
+from ..drafters.model import ModelDrafter
+from ..loading.pair import Pair
+from ..models import TransformersModel
+from ..sampling.distributions import Sampling
+from ..stopping import Stop
+from ..trace import Round, Trace
+
+
+@dataclass
+class Contestant:
+    """One way of decoding. `run` maps a prompt and a seed to new tokens."""
+
+    family: str  # "own naive", "own speculative", "transformers generate", "transformers assisted"
+    variant: str  # "", "K=4", "default", ...
+    run: Callable[[list[int], int], Sequence[int]]
+    k: int | None = None
+    rounds: dict[tuple[int, ...], list[Round]] = field(default_factory=dict)  # of our own, by prompt and seed
+
+    @property
+    def name(self) -> str:
+        return f"{self.family} {self.variant}".strip()
+
+    @property
+    def trace(self) -> Trace:
+        """Everything that our own speculative runs did."""
+        return Trace([each for rounds in self.rounds.values() for each in rounds], self.k or 0)
+
+
+def own(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Contestant]:
+    """Naive decoding, and speculative decoding for each K."""
+    drafter = ModelDrafter(pair.draft)
+    common = {"max_new_tokens": new, "sampling": sampling, "stop": Stop()}
+
+    def with_k(k: int) -> Contestant:
+        def run(prompt: list[int], seed: int) -> list[int]:
+            made = speculative(pair.target, drafter, prompt, k=k, seed=seed, **common)
+            contestant.rounds[seed, *prompt] = made.trace.rounds
+            return made.tokens
+
+        contestant = Contestant("own speculative", f"K={k}", run, k)
+        return contestant
+
+    def naive(prompt: list[int], seed: int) -> list[int]:
+        return autoregressive(pair.target, prompt, seed=seed, **common).tokens
+
+    return [Contestant("own naive", "", naive), *(with_k(k) for k in ks)]
+
+
+def theirs(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Contestant]:
+    """transformers' `generate`, and its assisted generation: K fixed, its heuristic schedule, its default.
+
+    A fixed K also switches off the confidence at which its draft stops early; its default drafts
+    up to 20 tokens, as long as each has a probability of at least 0.4.
+    """
+
+    def schedule(kind: str, k: int) -> dict[str, Any]:
+        return {
+            "num_assistant_tokens": k, "num_assistant_tokens_schedule": kind, "assistant_confidence_threshold": 0.0
+        }  # fmt: skip
+
+    def assisted(variant: str, draft: dict[str, Any], k: int | None = None) -> Contestant:
+        return Contestant("transformers assisted", variant, runner(draft), k)
+
+    def runner(draft: dict[str, Any] | None) -> Callable[[list[int], int], list[int]]:
+        return lambda prompt, seed: generate(pair, new, sampling, draft, prompt, seed)
+
+    return [
+        Contestant("transformers generate", "", runner(None)),
+        *(assisted(f"K={k}", schedule("constant", k), k) for k in ks),
+        assisted("heuristic", schedule("heuristic", 5)),
+        assisted("default", {}),
+    ]
+
+
+def generate(
+    pair: Pair, new: int, sampling: Sampling, draft: dict[str, Any] | None, prompt: list[int], seed: int
+) -> list[int]:
+    """One call of `generate`; assisted when there are settings for the draft. -> new tokens"""
+    from transformers import GenerationConfig
+
+    ids = torch.tensor([prompt], device=pair.target.device)
+    wanted: dict[str, Any] = {"do_sample": False}
+    if not sampling.greedy:
+        wanted = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
+    config = GenerationConfig(max_new_tokens=new, min_new_tokens=new, eos_token_id=None, pad_token_id=0, **wanted)
+    extra = {} if draft is None else {"assistant_model": bare(pair.draft, **draft)}
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        out = bare(pair.target).generate(ids, attention_mask=torch.ones_like(ids), generation_config=config, **extra)
+    return out[0, len(prompt) :].tolist()
+
+
+def bare(model: TransformersModel, **generation: Any) -> Any:
+    """The same module and weights with a generation config of its own, without an end of text.
+
+    `generate` fills gaps from the module's config, reads the assistant's schedule there, and
+    writes to it: a fresh one for each call keeps contestants apart and the user's module as it was.
+    """
+    from transformers import GenerationConfig
+
+    module = copy.copy(model.module)
+    module.generation_config = GenerationConfig(pad_token_id=0, **generation)
+    return module

@@ -1,0 +1,1 @@
+"""What made the pocket pair: text, training, distillation, evaluation, recordings."""
