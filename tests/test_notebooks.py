@@ -13,6 +13,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -38,6 +39,7 @@ MACHINE_PATH = re.compile(
     r"(?<![\w.])/(?:home|Users|root|work|tmp|private|var/folders|mnt)/[\w.-]+|[A-Za-z]:\\+(?:Users|Temp|Program|Windows)"
     r"|site-packages|ipykernel_\d+"
 )
+FENCED = r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1[`~]*[ \t]*$"  # a block of code
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Page:
         """Markdown without code and formulas, in which brackets and hashes mean something else."""
         text = "\n\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
         for code in (
-            r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1[`~]*[ \t]*$",  # fenced
+            FENCED,
             r"<!--.*?-->",
             r"(`+)(?!`).+?(?<!`)\1(?!`)",
             r"\$\$.+?\$\$",
@@ -151,6 +153,20 @@ def alt_texts(page: Page) -> Iterator[str]:
                 yield f"an output of kind {kind} has no alt text: use IPython.display.Image(..., alt=...)"
 
 
+def anchors(page: Path) -> set[str]:
+    """The fragments by which a Markdown page's headings are linked, as GitHub makes them."""
+    text = page.read_text(encoding="utf-8")
+    titles = re.findall(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t]*$", re.sub(FENCED, "", text, flags=re.M | re.S), re.M)
+    found: set[str] = set()
+    seen: Counter[str] = Counter()
+    for title in titles:
+        words = re.sub(r"\]\([^)]*\)", "", title).lower()  # a link's text without its target
+        name = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        found.add(f"{name}-{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return found
+
+
 def links(page: Page) -> Iterator[str]:
     targets = re.findall(r"\]\(\s*<?([^)\s>]+)", page.prose) + re.findall(
         r"^ {0,3}\[[^\]]+\]:\s*(\S+)", page.prose, re.M
@@ -161,14 +177,16 @@ def links(page: Page) -> Iterator[str]:
         if url.scheme == "attachment":
             if unquote(url.path) not in attached:
                 yield f"nothing is attached for {target}"
-        elif url.scheme in ("http", "https", "mailto", "data") or not (url.path or url.scheme):
+        elif url.scheme in ("http", "https", "mailto", "data") or target == "":
             continue
         elif url.scheme or url.netloc or url.path.startswith("/"):
             yield f"a link must be relative or lead to the web: {target}"
         else:
-            place = (page.path.parent / unquote(url.path)).resolve()
+            place = (page.path.parent / unquote(url.path)).resolve() if url.path else page.path
             if not place.exists() or not place.is_relative_to(page.root.resolve()):
                 yield f"a link leads nowhere: {target}"
+            elif url.fragment and place.suffix == ".md" and unquote(url.fragment) not in anchors(place):
+                yield f"a link leads to no heading: {target}"
 
 
 def short_cells(page: Page) -> Iterator[str]:
@@ -337,6 +355,7 @@ def good() -> NotebookNode:
         code(f"# {IGNORE}\n# the time depends on the machine\nprint(clock())", said("0.1\n")),
         code("assert clock() > 0\nprint(x + 2)", said("3\n")),
         code("print(x + 3)", said("4\n")),
+        markdown("[a heading](other.md#two-words)"),
         code("figure", shown(text_html='<svg role="img" aria-label="bars"></svg><img src="data:," alt="dots">')),
     ]
     return nbformat.v4.new_notebook(cells=cells)
@@ -352,6 +371,7 @@ def written(notebook: NotebookNode, folder: Path) -> Path:
     (folder / "notebooks").mkdir()
     (folder / "notebooks/bars.png").touch()
     (folder / "LICENSE").touch()
+    (folder / "notebooks/other.md").write_text("# Words\n\n## Two words\n", encoding="utf-8")
     path = folder / "notebooks/page.ipynb"
     nbformat.write(notebook, path)
     return path
@@ -359,6 +379,15 @@ def written(notebook: NotebookNode, folder: Path) -> Path:
 
 def test_a_good_notebook_passes(tmp_path: Path) -> None:
     assert problems(written(renumbered(good()), tmp_path), tmp_path) == []
+
+
+def test_links_to_headings_are_followed(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    text = "# `run`: twice, [a link](https://example.org)!\n\n## Part_one\n\n```sh\n# comment\n```\n\n## Part_one\n\n"
+    good = ["#run-twice-a-link", "#part_one", "#part_one-1", "page.md#part_one"]
+    bad = ["#comment", "#part_one-2", "#Part_one", "page.md#run", "#"]
+    path.write_text(text + " ".join(f"[x]({each})" for each in good + bad), encoding="utf-8")
+    assert problems(path, tmp_path) == [("links", f"a link leads to no heading: {each}") for each in bad[:-1]]
 
 
 IMAGE = shown(image_png="iVBORw0KGgo=")
@@ -379,6 +408,7 @@ ADDED: list[tuple[str, Rule, NotebookNode]] = [
     ("image in an HTML output", alt_texts, code("show(x)", shown(text_html='<img src="data:," alt="">'))),
     ("drawing in an HTML output", alt_texts, code("show(x)", shown(text_html="<svg><path/></svg>"))),
     ("broken link", links, markdown("[gone](01_gone.ipynb)")),
+    ("link to a missing heading", links, markdown("[gone](other.md#three-words)")),
     ("broken link by reference", links, markdown("[gone][1]\n\n[1]: gone.md")),
     ("broken link in HTML", links, markdown('<a href="gone.md">gone</a>')),
     ("broken image", links, markdown("[![bars](gone.png)](bars.png)")),
