@@ -1,9 +1,9 @@
-# The commands of README.md; `make` alone lists them. They need Python, make and a shell, no GPU.
+# The commands of README.md and docs/; `make` alone lists them. They need Python, make and a shell, no GPU.
 
 PYTHON ?= python3
 VENV ?= .venv
 # What pip is told about torch, which comes first so that nothing else decides which build is taken.
-# README.md says when to choose another.
+# docs/installing.md says when to choose another.
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
 BIN := $(VENV)/bin

@@ -2,7 +2,7 @@
 
     python docs/make_pictures.py [demo race tokens k_sweep]
 
-They stand in README.md and in notebooks for readers without a kernel. Needs the extras `notebooks`
+README.md, docs/measuring.md and notebooks show them to readers without a kernel. Needs the extras `notebooks`
 and `browser`, and a Chromium. `python -m specdec_lite.training.record_traces` comes first, since
 `k_sweep` shows its recordings.
 """

@@ -1,4 +1,4 @@
-"""The project around the package: what is installed, what a wheel carries, what the README says."""
+"""The project around the package: what is installed, what a wheel carries, what README.md and docs/*.md say."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from architectures import ARCHITECTURES
 from built import ROOT, build_wheel
 from lower_bounds import pins
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import specdec_lite as sd
+from specdec_lite.cli import build_parser
 from specdec_lite.pocket import DRAFT, TARGET
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = [Requirement(each) for each in PROJECT["dependencies"]]
 REQUIREMENTS = CORE + [Requirement(each) for extra in EXTRAS.values() for each in extra]
@@ -37,9 +39,15 @@ MODULES = sorted((ROOT / "specdec_lite").rglob("*.py"))
 PYTHONS = [f"3.{minor}.0" for minor in range(30)]
 
 
-def blocks(language: str) -> list[str]:
-    """The README's fenced blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+def blocks(language: str, *pages: str) -> list[str]:
+    """The fenced blocks of one language on these pages."""
+    return [block for page in pages for block in re.findall(rf"^```{language}\n(.*?)^```$", PAGES[page], re.M | re.S)]
+
+
+def plain_commands() -> str:
+    """What docs/installing.md lists for Linux and macOS."""
+    (posix,) = [block for block in blocks("sh", "installing.md") if "-m venv" in block]
+    return posix
 
 
 # Dependencies
@@ -56,6 +64,7 @@ def test_every_dependency_is_bounded_and_what_is_installed_fits(requirement: Req
 def test_the_promised_floors() -> None:
     floors = {each.name: bound.version for each in CORE for bound in each.specifier if bound.operator == ">="}
     assert (PROJECT["requires-python"], floors["torch"], floors["transformers"]) == (">=3.11", "2.11", "5.17")
+    assert "needs Python 3.11, torch 2.11 and transformers 5.17, or newer" in PAGES["installing.md"]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -173,9 +182,8 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None or os.name == "nt",
 
 
 @needs_make
-def test_the_readme_gives_the_commands_behind_make() -> None:
-    (posix,) = [block for block in blocks("sh") if "-m venv" in block]
-    told = [" ".join(shlex.split(line, comments=True)) for line in posix.splitlines() if line]
+def test_the_plain_commands_are_those_behind_make() -> None:
+    told = [" ".join(shlex.split(line, comments=True)) for line in plain_commands().splitlines() if line]
     for target in ("lab", "demo", "bench", "test"):
         commands = made(target)
         assert commands[:2] == ["python3 -m venv .venv", ".venv/bin/python -m pip install torch==2.13.0"]
@@ -185,10 +193,9 @@ def test_the_readme_gives_the_commands_behind_make() -> None:
 
 
 def test_windows_gets_the_same_commands() -> None:
-    (posix,) = [block for block in blocks("sh") if "-m venv" in block]
-    (windows,) = blocks("powershell")
+    (windows,) = blocks("powershell", "installing.md")
     told = (
-        re.sub(r" +#.*", "", posix)
+        re.sub(r" +#.*", "", plain_commands())
         .replace("python3 -m venv", "py -3 -m venv")
         .replace(".venv/bin/", r".venv\Scripts\\")
     )
@@ -261,13 +268,12 @@ def python_of(job: dict) -> str:
     return version
 
 
-def test_continuous_integration_runs_the_command_of_the_readme(jobs: dict) -> None:
+def test_continuous_integration_runs_the_plain_commands(jobs: dict) -> None:
     assert jobs["make-test"]["runs"] == [".ci/run"]
     assert "\nexec make test" in (ROOT / ".ci/run").read_text(encoding="utf-8")
-    (posix,) = [block for block in blocks("sh") if "-m venv" in block]
     for command in jobs["plain-commands"]["runs"]:
         plain = command.replace("${{ matrix.bin }}", ".venv/bin").replace("python -m venv", "python3 -m venv")
-        assert plain.split(" --max-new-tokens")[0] in posix
+        assert plain.split(" --max-new-tokens")[0] in plain_commands()
 
 
 def test_continuous_integration_installs_the_wheel_alone_with_all_it_asks_for(jobs: dict) -> None:
@@ -312,12 +318,12 @@ def test_continuous_integration_can_be_started() -> None:
     assert os.access(ROOT / ".ci/run", os.X_OK)
 
 
-# The README
+# README.md and docs/*.md
 
 
 def tree() -> list[str]:
     """The paths in the README's file tree, in its order."""
-    (text,) = blocks("text")
+    (text,) = blocks("text", "README.md")
     paths: list[str] = []
     folders: list[str] = []
     for line in text.splitlines():
@@ -337,17 +343,46 @@ def test_the_file_tree_is_the_real_one() -> None:
     assert [path for path in told if not (ROOT / path).exists()] == []
 
 
-def test_python_in_the_readme_uses_names_that_exist() -> None:
-    for block in blocks("python"):
+def test_python_on_the_pages_uses_names_that_exist() -> None:
+    examples = blocks("python", *PAGES)
+    assert len(examples) >= 3
+    for block in examples:
         used = {node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Attribute)}
         names = {node.attr for node in used if isinstance(node.value, ast.Name) and node.value.id == "sd"}
         assert names <= set(sd.__all__)
-    assert set(re.findall(r"`sd\.(\w+)", README)) <= set(sd.__all__)
+    assert set(re.findall(r"`sd\.(\w+)", "".join(PAGES.values()))) <= set(sd.__all__)
+
+
+def specdec_commands() -> list[str]:
+    """Every call of `specdec` on the pages, in a block or within a sentence."""
+    lines = [line for block in blocks("sh", *PAGES) for line in block.splitlines()]
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", "".join(PAGES.values()), flags=re.M | re.S))
+    return [each for each in lines + inline if re.match(r"(\.venv/bin/)?specdec ", each)]
+
+
+@pytest.mark.parametrize("command", sorted(set(specdec_commands())))
+def test_a_command_on_the_pages_parses(command: str) -> None:
+    _, *arguments = shlex.split(command, comments=True)
+    assert build_parser().parse_args(arguments).run
+
+
+def test_each_command_is_on_the_pages() -> None:
+    commands = re.findall(r"^    ([a-z]+) ", build_parser().format_help(), re.M)
+    assert len(commands) >= 5
+    assert {shlex.split(each)[1] for each in specdec_commands()} >= set(commands)
+
+
+def test_the_pages_count_architectures_right() -> None:
+    from test_graphs import DENSE
+
+    assert f" {len(ARCHITECTURES)} architectures" in PAGES["testing.md"]
+    assert f" {len(DENSE)} architectures" in PAGES["models.md"]
 
 
 def test_the_first_example_runs() -> None:
     names: dict = {}
-    exec(compile(blocks("python")[0], "README.md", "exec"), names)
-    for made in (names["base"], names["fast"]):
-        assert 1 <= len(made.tokens) <= 32
+    exec(compile(blocks("python", "README.md")[0], "README.md", "exec"), names)
+    for made in (names["naive"], names["fast"]):
+        assert 1 <= len(made.tokens) <= 64
         assert isinstance(made.text, str)
+    assert len(names["fast"].trace.rounds) < len(names["naive"].trace.rounds)
