@@ -66,6 +66,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 # weights other than those of seed 0, where those repeat themselves or come close to a tie
 SEEDS = {"Qwen3": 7, "Gemma": 7, "Gemma2": 3, "Gemma3": 4, "GPTBigCode": 7, "GPTJ": 2, "Falcon": 3, "Glm4": 2,
          "SmolLM3": 1, "Olmoe": 5, "GptOss": 1}  # fmt: skip
+# Whatever the model's dtype, these compute a part in float32: scores (eager attention), or which experts a token is
+# given. How that rounds depends on how many tokens go together, and on the processor.
+IN_FLOAT32 = {"Gemma2", "GptOss", "GPTJ", "DeepseekV3"}
 WINDOWED = [name for name, config in ARCHITECTURES.items() if "sliding_window" in config]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, WINDOWED, build
+from architectures import ARCHITECTURES, IN_FLOAT32, WINDOWED, build
 from tiny import VOCAB, next_logits, noisy
 
 import specdec_lite as sd
@@ -19,7 +19,6 @@ from specdec_lite.loading.probe import probe
 
 PROMPTS = [[5, 1, 7, 7, 2], [3], [9, 4, 4, 30, 12, 8, 0, 21, 33, 2, 17]]
 NEW, K = 24, 4
-IN_FLOAT32 = {"Gemma2", "GptOss", "GPTJ"}  # some attention computes there, whatever the model's dtype
 NOISE = {"Falcon": 0.15}  # the others' draft is off by 0.06 of the weights' spread
 
 
