@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .acceptance import SampleAndMatch, TokenRejection
+    from .acceptance import BlockVerification, SampleAndMatch, TokenRejection, TypicalAcceptance
     from .bench.machine import environment
     from .decoding import Decoded, autoregressive, speculative, stream, stream_text
     from .drafters.adaptive import AdaptiveDrafter, BestForPast
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 MODULES = {  # where each public name is defined; its module, and torch, load when it is first used
-    "acceptance": ("SampleAndMatch", "TokenRejection"),
+    "acceptance": ("BlockVerification", "SampleAndMatch", "TokenRejection", "TypicalAcceptance"),
     "bench.machine": ("environment",),
     "decoding": ("Decoded", "autoregressive", "speculative", "stream", "stream_text"),
     "drafters.adaptive": ("AdaptiveDrafter", "BestForPast"),

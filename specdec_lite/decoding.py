@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from .acceptance import Rule, TokenRejection
 from .draft import Drafter
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 MAX_K = 16
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass
@@ -40,18 +42,38 @@ class Decoded:
         return self.trace.new_tokens / self.seconds
 
 
+class TextOptions(TypedDict, total=False):
+    """What every decoding function takes by keyword: `start` has the defaults, `speculative` the meanings."""
+
+    max_new_tokens: int
+    sampling: Sampling | GenerationConfig | None
+    stop: Stop | None
+    processors: Chain | Sequence[Chain] | None
+    seed: int | Sequence[int]
+    trace: Detail
+
+
+class Options(TextOptions, total=False):
+    """What a function that drafts takes besides."""
+
+    k: int
+    rule: Rule | None
+    exact: bool
+
+
 def start(
     target: LanguageModel,
     drafter: Drafter | None,
     prompt: Prompt,
     *,
-    k: int,
+    k: int = 4,
     max_new_tokens: int = 64,
     sampling: Sampling | GenerationConfig | None = None,
     stop: Stop | None = None,
     processors: Chain | Sequence[Chain] | None = None,
     seed: int | Sequence[int] = 0,
     rule: Rule | None = None,
+    exact: bool = True,
     trace: Detail = "summary",
     randomness: Randomness | None = None,
 ) -> Run:
@@ -60,7 +82,7 @@ def start(
     Raises:
         ValueError, TypeError: an argument that cannot work, before any model runs.
     """
-    check_kinds(target, drafter, k, sampling, stop, rule)
+    check_kinds(target, drafter, k, sampling, stop, rule, exact)
     refresh_settings(target)
     texts = to_token_ids(prompt, target)
     stop = Stop(target.end_tokens) if stop is None else stop.of(target.end_tokens)
@@ -85,30 +107,32 @@ def start(
     )
 
 
+def show_options(options: type) -> Callable[[F], F]:
+    """Let `help` and completion show each option with its default, instead of `**options`."""
+
+    def decorate(function: F) -> F:
+        shown = inspect.signature(function)
+        own = [each for each in shown.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        given = [each for each in inspect.signature(start).parameters.values() if each.name in options.__annotations__]
+        function.__signature__ = shown.replace(parameters=own + given)
+        return function
+
+    return decorate
+
+
+@show_options(Options)
 def stream(
-    target: LanguageModel,
-    drafter: Drafter | None,
-    prompt: Prompt,
-    *,
-    k: int = 4,
-    max_new_tokens: int = 64,
-    sampling: Sampling | GenerationConfig | None = None,
-    stop: Stop | None = None,
-    processors: Chain | Sequence[Chain] | None = None,
-    seed: int | Sequence[int] = 0,
-    rule: Rule | None = None,
-    trace: Detail = "summary",
+    target: LanguageModel, drafter: Drafter | None, prompt: Prompt, **options: Unpack[Options]
 ) -> Iterator[Round]:
     """Yield round after round; a batch's rows of one step follow each other (see `Round.row`).
 
     Leaving the loop early, by `break` or an interrupt, leaves models and drafter as they were.
-    Arguments as for `speculative`; they are checked at the call, not at the first round.
+    Arguments as for `speculative`, `drafter` None is naive decoding; they are checked at the call, not at
+    the first round.
     """
-    run = start(
-        target, drafter, prompt, k=k if drafter else 0, max_new_tokens=max_new_tokens, sampling=sampling,
-        stop=stop, processors=processors, seed=seed, rule=rule, trace=trace,
-    )  # fmt: skip
-    return _rounds(run)
+    if drafter is None:
+        options["k"] = 0
+    return _rounds(start(target, drafter, prompt, **options))
 
 
 def _rounds(run: Run) -> Iterator[Round]:
@@ -116,8 +140,9 @@ def _rounds(run: Run) -> Iterator[Round]:
         yield from run.round()
 
 
+@show_options(Options)
 def stream_text(
-    target: LanguageModel, drafter: Drafter | None, prompt: Prompt, *, k: int = 4, **options: Any
+    target: LanguageModel, drafter: Drafter | None, prompt: Prompt, **options: Unpack[Options]
 ) -> Iterator[str]:
     """Yield text as it becomes certain; the pieces together are `Decoded.text`.
 
@@ -129,7 +154,9 @@ def stream_text(
     """
     if target.tokenizer is None:
         raise ValueError("text needs a tokenizer: load the model with one, or use stream() for tokens")
-    run = start(target, drafter, prompt, k=k if drafter else 0, **options)
+    if drafter is None:
+        options["k"] = 0
+    run = start(target, drafter, prompt, **options)
     if len(run.texts) > 1:
         raise ValueError(f"stream_text takes one prompt, got {len(run.texts)}: call it for each, or use stream()")
     return _pieces(run)
@@ -150,20 +177,8 @@ def _pieces(run: Run) -> Iterator[str]:
             shown, waiting = shown + len(ready), waiting[len(ready) :]
 
 
-def speculative(
-    target: LanguageModel,
-    drafter: Drafter,
-    prompt: Prompt,
-    *,
-    k: int = 4,
-    max_new_tokens: int = 64,
-    sampling: Sampling | GenerationConfig | None = None,
-    stop: Stop | None = None,
-    processors: Chain | Sequence[Chain] | None = None,
-    seed: int | Sequence[int] = 0,
-    rule: Rule | None = None,
-    trace: Detail = "summary",
-) -> Decoded:
+@show_options(Options)
+def speculative(target: LanguageModel, drafter: Drafter, prompt: Prompt, **options: Unpack[Options]) -> Decoded:
     """Speculative decoding: the target's distribution, in fewer of its forwards.
 
     Args:
@@ -185,6 +200,7 @@ def speculative(
             host, so each place of a round may cost a synchronisation.
         seed: an integer, row r of a batch then draws from seed + r; or one for each row.
         rule: default `TokenRejection()`.
+        exact: False accepts a rule that does not keep the target's distribution, such as `TypicalAcceptance()`.
         trace: "off", "summary" or "full" (keeps whole distributions: for small vocabularies).
 
     Returns:
@@ -194,31 +210,14 @@ def speculative(
         ValueError, TypeError: an argument that cannot work, before any model runs.
     """
     began = time.perf_counter()
-    run = start(
-        target, drafter, prompt, k=k, max_new_tokens=max_new_tokens, sampling=sampling,
-        stop=stop, processors=processors, seed=seed, rule=rule, trace=trace,
-    )  # fmt: skip
-    return finish(run, prompt, began)
+    return finish(start(target, drafter, prompt, **options), prompt, began)
 
 
-def autoregressive(
-    target: LanguageModel,
-    prompt: Prompt,
-    *,
-    max_new_tokens: int = 64,
-    sampling: Sampling | GenerationConfig | None = None,
-    stop: Stop | None = None,
-    processors: Chain | Sequence[Chain] | None = None,
-    seed: int | Sequence[int] = 0,
-    trace: Detail = "summary",
-) -> Decoded:
+@show_options(TextOptions)
+def autoregressive(target: LanguageModel, prompt: Prompt, **options: Unpack[TextOptions]) -> Decoded:
     """Naive decoding, one token a forward. Arguments, result and errors as for `speculative`."""
     began = time.perf_counter()
-    run = start(
-        target, None, prompt, k=0, max_new_tokens=max_new_tokens, sampling=sampling,
-        stop=stop, processors=processors, seed=seed, rule=None, trace=trace,
-    )  # fmt: skip
-    return finish(run, prompt, began)
+    return finish(start(target, None, prompt, k=0, **options), prompt, began)
 
 
 def finish(run: Run, prompt: Prompt, began: float) -> Decoded:

@@ -45,7 +45,6 @@ class Run:
         self.limits = [len(text) + max_new_tokens for text in texts]
         self.ended: list[str | None] = [None] * len(texts)
         self.index = 0
-        self.rows = torch.arange(len(texts), device=target.device)  # [batch]
         self.last = send([text[-1:] for text in texts], target.device)  # [batch, 1], what the target reads next
         capacity = max(self.limits) + k + 1
         self.cache = target.new_cache(len(texts), capacity)
@@ -87,17 +86,19 @@ class Run:
         clock.lap("verify")
         p_target = self.sampler.probabilities(logits, self.texts, draft.tokens)  # [batch, k + 1, vocab]
 
-        # 3. Accept drafted tokens from the left until one fails.
-        chance = self.rule.chance(p_target[:, :-1], draft.probs, draft.tokens)  # [batch, k]
-        chance = _no_chance_for_padding(chance, drafted)
-        accepted, uniform = self.randomness.accepted_prefix(chance)  # [batch], [batch, k]
+        # 3. Accept: each drafted token passes or not, and the rule says how many are accepted.
+        verify = p_target, draft.probs, draft.tokens, self._count(drafted, draft)
+        pass_probs = self.rule.pass_probs(*verify)  # [batch, k]
+        accepted, uniform = self.randomness.accept(pass_probs, self.rule.accepted_length)  # [batch], [batch, k]
 
         # 4. Correct the token that failed, or take the bonus token after the last one.
-        p_last = self.last_distribution(p_target, draft, accepted, drafted)  # [batch, vocab]
-        token = self.randomness.sample(p_last)  # [batch]
+        p_next = self.rule.next_token_probs(*verify, accepted)  # [batch, vocab]
+        token = self.randomness.sample(p_next)  # [batch]
 
         # 5. Bring the verdict to the host; keep what no stop cuts off; rewind the cache to it.
-        outcome = Outcome(draft.tokens, draft.probs, p_target, chance, uniform, accepted, token, p_last.sum(-1), logits)
+        outcome = Outcome(
+            draft.tokens, draft.probs, p_target, pass_probs, uniform, accepted, token, p_next.sum(-1), logits
+        )
         rounds = [self._keep(row, drafted[row], fields) for row, fields in enumerate(outcome.to_host(self.detail))]
         self.cache.rewind([block.shape[1] - (len(each.kept) if each else 0) for each in rounds])
         self.last = token.unsqueeze(1)  # a row that goes on has kept it
@@ -113,16 +114,9 @@ class Run:
             return self.nothing
         return self.session.propose(self.texts, k, self.sampler, self.randomness)
 
-    def last_distribution(self, p_target: Tensor, draft: Draft, accepted: Tensor, drafted: list[int]) -> Tensor:
-        """Where a row's last token is drawn from: accepted [batch] of `drafted[row]` tokens. -> [batch, vocab]"""
-        p_bonus = p_target[self.rows, accepted]  # [batch, vocab], the target's own at the first place not accepted
-        if draft.tokens.shape[1] == 0:
-            return p_bonus
-        at = accepted.clamp_max(draft.tokens.shape[1] - 1)  # [batch]
-        corrected = self.rule.correction(p_bonus, draft.probs[self.rows, at], draft.tokens[self.rows, at])
-        same = min(drafted) == max(drafted)
-        everything = accepted == (drafted[0] if same else send(drafted, accepted.device))  # [batch]
-        return torch.where(everything.unsqueeze(1), p_bonus, corrected)
+    def _count(self, drafted: list[int], draft: Draft) -> Tensor | None:
+        """How many tokens of each row were drafted [batch], where a row has padding."""
+        return None if min(drafted) == draft.tokens.shape[1] else send(drafted, self.target.device)
 
     def _keep(self, row: int, drafted: int, fields: dict[str, Any]) -> Round | None:
         """Commit a row's new tokens to its text. None when the row had ended before."""
@@ -147,11 +141,3 @@ class Run:
 
     def _decode(self, tokens: list[int]) -> str:
         return self.target.tokenizer.decode(tokens)
-
-
-def _no_chance_for_padding(chance: Tensor, drafted: list[int]) -> Tensor:
-    """chance [batch, k], of which the first `drafted[row]` belong to tokens that were drafted -> [batch, k]"""
-    if min(drafted) == chance.shape[1]:
-        return chance
-    count = send(drafted, chance.device).unsqueeze(1)
-    return chance * (torch.arange(chance.shape[1], device=chance.device) < count)

@@ -181,12 +181,13 @@ def check_kinds(
     sampling: Sampling | GenerationConfig | None,
     stop: Stop | None,
     rule: Rule | None,
+    exact: bool,
 ) -> None:
     """Refuse an argument of the wrong kind, with what to pass instead.
 
     Raises:
         TypeError: which one.
-        ValueError: a rule that says it is not exact.
+        ValueError: `exact`, and the rule is not.
     """
     if drafter is None and k:
         raise TypeError("drafter is None: pass ModelDrafter(pair.draft), or call autoregressive() to draft nothing")
@@ -196,19 +197,19 @@ def check_kinds(
         ("drafter", drafter, drafter is None or _has(drafter, "open"), "a drafter, such as ModelDrafter(pair.draft)"),
         ("sampling", sampling, sampling is None or samples, "Sampling(temperature=...) or a model's generation_config"),
         ("stop", stop, stop is None or isinstance(stop, Stop), "Stop(token_ids=[...], strings=[...])"),
-        ("rule", rule, rule is None or _has(rule, "chance"), "a rule, such as TokenRejection()"),
+        ("rule", rule, rule is None or _has(rule, "pass_probs", "exact"), "a rule, such as TokenRejection()"),
     ):
         if not fits:
             raise TypeError(f"{name} must be {remedy}, got {shown(value)}")
-    if not getattr(rule, "exact", True):
+    if exact and rule is not None and not rule.exact:
         raise ValueError(
             f"{type(rule).__name__} is not exact, and this promises the target's distribution: "
-            "call specdec_lite.bench.synthetic.synthetic(), whose result says 'synthetic acceptance'"
+            "pass exact=False to decode with it all the same"
         )
 
 
-def _has(value: object, method: str) -> bool:
-    return hasattr(value, method) and not isinstance(value, type)  # a class lacks its parentheses
+def _has(value: object, *names: str) -> bool:
+    return all(hasattr(value, name) for name in names) and not isinstance(value, type)  # a class lacks its parentheses
 
 
 def check_limits(

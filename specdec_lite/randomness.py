@@ -1,4 +1,4 @@
-"""Where chance enters. A decoder asks two questions; a seeded stream or an enumeration answers.
+"""Where chance enters. A decoder draws tokens and decides which tests pass: from a seeded stream, or by enumeration.
 
 Every row owns a stream, keyed by its seed. A round's numbers come first and are laid out by
 position, so they depend on seed, round and position alone: never on the batch, on k, on how many
@@ -7,7 +7,7 @@ tokens were drafted, or on the device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from .transfer import dispatch
+
+AcceptedLength = Callable[[Tensor], Tensor]  # of a rule: which tokens passed [..., k] -> how many are accepted [...]
 
 
 class Randomness(Protocol):
@@ -26,10 +28,10 @@ class Randomness(Protocol):
     def sample(self, probs: Tensor) -> Tensor:
         """Draw a token for each row. probs [batch, vocab], float64 -> tokens [batch]."""
 
-    def accepted_prefix(self, chance: Tensor) -> tuple[Tensor, Tensor]:
-        """Accept drafted tokens left to right until one fails.
+    def accept(self, pass_probs: Tensor, accepted_length: AcceptedLength) -> tuple[Tensor, Tensor]:
+        """Decide which drafted tokens pass, independently, and with the rule's `accepted_length` how many are accepted.
 
-        chance [batch, k] -> (accepted [batch], the uniforms that decided [batch, k])."""
+        pass_probs [batch, k] -> (accepted [batch], the uniforms that decided [batch, k])."""
 
 
 def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
@@ -68,8 +70,8 @@ class SeededStreams:
         self.round += 1
         if not self.ahead:  # several rounds at once cost little more than one
             self.ahead = self._draw(min(MOST_AHEAD, self.round + 1))
-        self.last, self.draft, self.accept = self.ahead.pop()
-        self.drafted, self.judged = 0, self.k == 0
+        self.last, self.to_draft, self.to_accept = self.ahead.pop()
+        self.drafted, self.verified = 0, self.k == 0
 
     def _draw(self, rounds: int) -> list[Numbers]:
         """The numbers of this round and those after it, the last round first."""
@@ -86,15 +88,26 @@ class SeededStreams:
         return list(zip(uniforms[..., 0], uniforms[..., 1::2], uniforms[..., 2::2], strict=True))
 
     def sample(self, probs: Tensor) -> Tensor:
-        if self.judged:
+        if self.verified:
             return inverse_cdf(probs, self.last)
         self.drafted += 1
-        return inverse_cdf(probs, self.draft[:, self.drafted - 1])
+        return inverse_cdf(probs, self.to_draft[:, self.drafted - 1])
 
-    def accepted_prefix(self, chance: Tensor) -> tuple[Tensor, Tensor]:
-        self.judged = True
-        uniforms = self.accept[:, : chance.shape[1]]  # [batch, k]
-        return (uniforms < chance).cumprod(-1).sum(-1), uniforms
+    def accept(self, pass_probs: Tensor, accepted_length: AcceptedLength) -> tuple[Tensor, Tensor]:
+        self.verified = True
+        uniforms = self.to_accept[:, : pass_probs.shape[1]]  # [batch, k]
+        return accepted_length(uniforms < pass_probs), uniforms
+
+
+def length_probs(pass_probs: Tensor, accepted_length: AcceptedLength) -> Tensor:
+    """Probability of each accepted length, summed over all 2**k ways to pass. [batch, k] -> [batch, k + 1]"""
+    batch, k = pass_probs.shape
+    ways = pass_probs.new_ones(batch, 1)  # [batch, 2**i] for the first i tokens
+    for i in range(k):
+        ways = torch.cat([ways * (1 - pass_probs[:, i : i + 1]), ways * pass_probs[:, i : i + 1]], 1)
+    bits = torch.arange(2**k, device=pass_probs.device).unsqueeze(1) >> torch.arange(k, device=pass_probs.device)
+    lengths = accepted_length(bits % 2 == 1)  # [2**k], of way j: token i passed where bit i of j is set
+    return pass_probs.new_zeros(batch, k + 1).index_add_(1, lengths, ways)
 
 
 class Branch:
@@ -113,7 +126,8 @@ class Branch:
     def begin_round(self) -> None:
         """Nothing to draw: every outcome is visited."""
 
-    def _choose(self, weights: list[float]) -> int:
+    def choose(self, weights: list[float]) -> int:
+        """Take one of the possible outcomes, and note the others."""
         possible = [i for i, weight in enumerate(weights) if weight > 0]
         step = len(self.taken)
         choice = self.script[step] if step < len(self.script) else possible[0]
@@ -125,15 +139,11 @@ class Branch:
 
     def sample(self, probs: Tensor) -> Tensor:
         weights = (probs / probs.sum(-1, keepdim=True))[0].tolist()
-        return torch.tensor([self._choose(weights)])
+        return torch.tensor([self.choose(weights)])
 
-    def accepted_prefix(self, chance: Tensor) -> tuple[Tensor, Tensor]:
-        weights, reach = [], 1.0
-        for each in chance[0].tolist():  # first failure after 0, 1, ... accepted
-            weights.append(reach * (1 - each))
-            reach *= each
-        accepted = self._choose(weights + [reach])
-        return torch.tensor([accepted]), torch.full_like(chance, torch.nan)
+    def accept(self, pass_probs: Tensor, accepted_length: AcceptedLength) -> tuple[Tensor, Tensor]:
+        accepted = self.choose(length_probs(pass_probs, accepted_length)[0].tolist())
+        return torch.tensor([accepted]), torch.full_like(pass_probs, torch.nan)
 
     def untried(self) -> list[list[int]]:
         return self.open

@@ -75,7 +75,9 @@ def test_a_ragged_batch_writes_what_its_rows_write_alone() -> None:
 
 def test_a_wrong_text_would_show() -> None:
     """The control: a draft that is trusted blindly writes something else."""
-    trusting = type("Trusting", (sd.TokenRejection,), {"chance": lambda self, t, d, tokens: torch.ones(tokens.shape)})
+    trusting = type(
+        "Trusting", (sd.TokenRejection,), {"accept_prob": lambda self, t, d, tokens: torch.ones(tokens.shape)}
+    )
     target, draft = pair(0.05)
     made = sd.speculative(
         target, sd.ModelDrafter(draft), PROMPT, k=4, max_new_tokens=24, sampling=GREEDY, rule=trusting()

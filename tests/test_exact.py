@@ -4,15 +4,30 @@ Each proof carries its negative control: the same case with a rule that accepts 
 come out wrong, or the case would prove nothing.
 """
 
+from dataclasses import dataclass, replace
+
 import pytest
+import torch
 from tiny import llama
 from torch import Tensor
 
-from specdec_lite import ModelDrafter, PromptLookupDrafter, SampleAndMatch, Sampling, Stop, TableModel, TokenRejection
+from specdec_lite import (
+    BlockVerification,
+    ModelDrafter,
+    PromptLookupDrafter,
+    SampleAndMatch,
+    Sampling,
+    Stop,
+    TableModel,
+    TokenRejection,
+    TypicalAcceptance,
+)
 from specdec_lite.acceptance import Rule
-from specdec_lite.draft import Drafter
+from specdec_lite.draft import Draft, Drafter, DraftSession, Texts
 from specdec_lite.models import LanguageModel, TransformersModel
-from specdec_lite.teaching.museum import SlackRewind
+from specdec_lite.randomness import Randomness
+from specdec_lite.sampling.distributions import Sampler
+from specdec_lite.teaching.museum import FirstFailureEnds, SlackRewind
 from specdec_lite.theory.exact import (
     expectation,
     largest_difference,
@@ -23,8 +38,8 @@ from specdec_lite.theory.exact import (
 )
 
 PROMPT = [0, 1, 0]  # its end occurred before, so prompt lookup has something to propose
-REJECT, MATCH = TokenRejection(), SampleAndMatch()
-rules = pytest.mark.parametrize("rule", [REJECT, MATCH], ids=["rejection", "match"])
+REJECT, MATCH, BLOCK = TokenRejection(), SampleAndMatch(), BlockVerification()
+rules = pytest.mark.parametrize("rule", [REJECT, MATCH, BLOCK], ids=["rejection", "match", "block"])
 ks = pytest.mark.parametrize("k", [1, 2, 3, 4])
 SAMPLINGS = [
     Sampling(temperature=0.7),
@@ -39,8 +54,8 @@ SAMPLINGS = [
 class Credulous(TokenRejection):
     """Accepts every draft, so the text is the draft's."""
 
-    def chance(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
-        return (super().chance(p_target, p_draft, tokens) >= 0).double()
+    def accept_prob(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+        return (super().accept_prob(p_target, p_draft, tokens) >= 0).double()
 
 
 def models(vocab: int, context: int = 16) -> tuple[TableModel, ModelDrafter]:
@@ -83,6 +98,76 @@ def test_rejection(vocab: int, tokens: int, k: int) -> None:
 def test_sample_and_match(tokens: int, k: int) -> None:
     """It rejects more, so there are up to ten times as many paths."""
     prove(*models(2), k=k, max_new_tokens=tokens, rule=MATCH)
+
+
+@pytest.mark.parametrize(("vocab", "tokens", "k"), [(3, 4, 1), (3, 4, 2), (3, 4, 3), (2, 6, 2), (2, 6, 3), (2, 5, 4)])
+def test_block_verification(vocab: int, tokens: int, k: int) -> None:
+    """Exact, and no longer so when a failed test ends the block (k = 1: there is nothing after it)."""
+    target, drafter = models(vocab)
+    prove(target, drafter, k=k, max_new_tokens=tokens, rule=BLOCK)
+    ended = sequence_distribution(target, drafter, PROMPT, k=k, max_new_tokens=tokens, rule=FirstFailureEnds())
+    biased = largest_difference(ended, target_distribution(target, PROMPT, max_new_tokens=tokens)) > 1e-3
+    assert biased == (k > 1)
+
+
+@dataclass(frozen=True)
+class Hesitant:
+    """Drafts on only after token 1, so that how many are drafted depends on what was."""
+
+    model: TableModel
+
+    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> DraftSession:
+        session = ModelDrafter(self.model).open(texts, capacity, vocab_size, device)
+        propose = session.propose
+
+        def hesitant(texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
+            draft = propose(texts, k, sampler, randomness)
+            count = [(row[:-1] + [0]).index(0) + 1 if row else 0 for row in draft.tokens.tolist()]
+            return replace(draft, count=count)
+
+        session.propose = hesitant
+        return session
+
+
+@rules
+def test_a_draft_may_end_where_its_own_tokens_say(rule: Rule) -> None:
+    """Whether token i is drafted may depend on the tokens before it, under every exact rule."""
+    prove(models(2)[0], Hesitant(TableModel(2, 16, seed=2)), k=3, max_new_tokens=4, rule=rule)
+
+
+def mean_accepted(target: TableModel, drafter: Drafter, k: int, rule: Rule, sampling: Sampling) -> float:
+    """Accepted tokens of the first round, over all its paths."""
+    every = paths(target, drafter, PROMPT, k=k, max_new_tokens=k + 1, rule=rule, sampling=sampling)
+    return expectation(every, lambda path: path.rounds[0].accepted)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_block_verification_never_accepts_fewer(k: int) -> None:
+    """Forty pairs, from nearly equal to nearly disjoint; with one drafted token the two rules are the same."""
+    gains = []
+    for seed in range(40):
+        sampling = Sampling(temperature=(0.3, 0.7, 1.0, 2.0)[seed % 4])
+        target, drafter = TableModel(2, 16, seed=seed), ModelDrafter(TableModel(2, 16, seed=100 + seed))
+        block, token, match = (mean_accepted(target, drafter, k, rule, sampling) for rule in (BLOCK, REJECT, MATCH))
+        assert block >= token - 1e-12 and token >= match - 1e-12
+        gains.append(block - token)
+    assert (max(gains) > 0.01) == (k > 1)
+    assert k > 1 or max(map(abs, gains)) < 1e-12
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0)], ids=["sampled", "greedy"])
+def test_typical_acceptance_is_off_by_a_number(sampling: Sampling) -> None:
+    """Lossy where something is drawn, whatever its threshold; greedy decoding where nothing is."""
+    target, drafter = models(3)
+    truth = target_distribution(target, PROMPT, sampling=sampling)
+    strict, medusa, lax = (
+        total_variation(sequence_distribution(target, drafter, PROMPT, k=2, sampling=sampling, rule=rule), truth)
+        for rule in (TypicalAcceptance(1.0, 1.0), TypicalAcceptance(), TypicalAcceptance(0.0, 0.0))
+    )
+    if sampling.temperature == 0:
+        assert max(strict, medusa, lax) < 1e-12
+    else:
+        assert min(strict, medusa, lax) > 0.01 and strict < lax
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)

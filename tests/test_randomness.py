@@ -11,10 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdec_lite.randomness import Branch, SeededStreams, inverse_cdf
+from specdec_lite.acceptance import BlockVerification, TokenRejection
+from specdec_lite.randomness import Branch, SeededStreams, inverse_cdf, length_probs
 
 f64 = partial(torch.tensor, dtype=torch.float64)
 
+PREFIX = TokenRejection().accepted_length
 LARGEST = 1 - 2**-53  # the largest number that a stream can give
 weights = st.lists(st.sampled_from([0.0, 0.0, 1e-300, 1e-17, 1e-8, 0.1, 1 / 3, 1.0]), min_size=1, max_size=12)
 uniforms = st.one_of(st.sampled_from([0.0, 2**-53, 0.5, LARGEST]), st.floats(0, LARGEST))
@@ -62,8 +64,8 @@ def test_a_round_owns_the_first_numbers_of_the_stream_keyed_by_seed_and_round() 
             key = np.array([seed, round_], dtype=np.uint64)
             own = np.random.Generator(np.random.Philox(key=key)).random(2 * k + 1).tolist()
             assert streams.last[row].item() == own[0]
-            assert streams.draft[row].tolist() == own[1::2]
-            assert streams.accept[row].tolist() == own[2::2]
+            assert streams.to_draft[row].tolist() == own[1::2]
+            assert streams.to_accept[row].tolist() == own[2::2]
 
 
 def draws(seeds: list[int], k: int, rounds: int = 3) -> list[tuple[list, list, list]]:
@@ -71,7 +73,7 @@ def draws(seeds: list[int], k: int, rounds: int = 3) -> list[tuple[list, list, l
     streams, seen = SeededStreams(seeds, k), []
     for _ in range(rounds):
         streams.begin_round()
-        seen.append((streams.draft.tolist(), streams.accept.tolist(), streams.last.tolist()))
+        seen.append((streams.to_draft.tolist(), streams.to_accept.tolist(), streams.last.tolist()))
     return seen
 
 
@@ -114,8 +116,8 @@ def test_how_many_tokens_were_drafted_changes_nothing_after() -> None:
         streams.begin_round()
         for _ in range(drafted):
             streams.sample(probs)
-        _, uniform = streams.accepted_prefix(torch.zeros(1, drafted).double())
-        assert uniform.tolist() == streams.accept[:, :drafted].tolist()
+        _, uniform = streams.accept(torch.zeros(1, drafted).double(), PREFIX)
+        assert uniform.tolist() == streams.to_accept[:, :drafted].tolist()
         last = streams.sample(probs).item()
         streams.begin_round()
         seen.append((last, streams.sample(probs).item()))
@@ -126,18 +128,18 @@ def test_acceptance_stops_at_the_first_failure() -> None:
     streams = SeededStreams([0, 1, 2, 3], k=3)
     streams.begin_round()
     chance = f64([[1, 1, 1], [1, 0, 1], [0, 1, 1], [0, 0, 0]])
-    accepted, uniform = streams.accepted_prefix(chance)
+    accepted, uniform = streams.accept(chance, PREFIX)
     assert accepted.tolist() == [3, 1, 0, 0]
-    assert torch.equal(uniform, streams.accept)
+    assert torch.equal(uniform, streams.to_accept)
 
 
 def test_chances_of_zero_and_one_are_certain_at_the_extreme_numbers() -> None:
     streams = SeededStreams([0], k=2)
     streams.begin_round()
     for number in (0.0, LARGEST):
-        streams.accept = f64([[number, number]])
-        assert streams.accepted_prefix(torch.ones(1, 2).double())[0].tolist() == [2]
-        assert streams.accepted_prefix(torch.zeros(1, 2).double())[0].tolist() == [0]
+        streams.to_accept = f64([[number, number]])
+        assert streams.accept(torch.ones(1, 2).double(), PREFIX)[0].tolist() == [2]
+        assert streams.accept(torch.zeros(1, 2).double(), PREFIX)[0].tolist() == [0]
 
 
 def test_global_random_states_are_left_alone() -> None:
@@ -152,7 +154,7 @@ def test_numbers_are_spread_evenly() -> None:
     streams, seen = SeededStreams(range(100), k=5), []
     for _ in range(20):
         streams.begin_round()
-        seen += [streams.draft.flatten(), streams.accept.flatten(), streams.last]
+        seen += [streams.to_draft.flatten(), streams.to_accept.flatten(), streams.last]
     counts = torch.bincount((torch.cat(seen) * 16).long(), minlength=16).double()
     expected = counts.sum() / 16
     assert ((counts - expected) ** 2 / expected).sum() < 44.3
@@ -173,10 +175,19 @@ def test_enumeration_visits_every_outcome_once_with_its_probability() -> None:
     probs, chance = f64([[0.5, 0.0, 0.3, 0.2]]), f64([[0.9, 0.4, 0.0]])
 
     def play(branch: Branch) -> tuple[int, int]:
-        return branch.sample(probs).item(), branch.accepted_prefix(chance)[0].item()
+        return branch.sample(probs).item(), branch.accept(chance, PREFIX)[0].item()
 
     found = explore(play)
     assert len(found) == len({outcome for outcome, _ in found}) == 3 * 3
     first, verdicts = {0: 0.5, 2: 0.3, 3: 0.2}, {0: 0.1, 1: 0.9 * 0.6, 2: 0.9 * 0.4}
     for (token, accepted), probability in found:
         assert probability == pytest.approx(first[token] * verdicts[accepted], abs=1e-15)
+
+
+def test_a_rule_decides_which_length_a_way_to_pass_belongs_to() -> None:
+    """Up to the first failure, or up to the last pass; a token without a chance has none in either."""
+    pass_probs = f64([[0.5, 0.25, 0.0], [1.0, 0.5, 0.5]])
+    prefix, last = (length_probs(pass_probs, rule.accepted_length) for rule in (TokenRejection(), BlockVerification()))
+    assert torch.allclose(prefix, f64([[0.5, 0.375, 0.125, 0], [0, 0.5, 0.25, 0.25]]), rtol=0, atol=1e-16)
+    assert torch.allclose(last, f64([[0.375, 0.375, 0.25, 0], [0, 0.25, 0.25, 0.5]]), rtol=0, atol=1e-16)
+    assert length_probs(torch.ones(2, 0).double(), PREFIX).tolist() == [[1.0], [1.0]]

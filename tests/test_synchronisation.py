@@ -111,8 +111,8 @@ READ: dict[str, Callable[[Tensor], Any]] = {
 @pytest.mark.parametrize("name", WAITING)
 def test_a_planted_wait_of_each_kind_is_caught(models: tuple[Device, sd.ModelDrafter], name: str) -> None:
     class Curious(sd.TokenRejection):
-        def chance(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
-            chance = super().chance(p_target, p_draft, tokens)
+        def accept_prob(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+            chance = super().accept_prob(p_target, p_draft, tokens)
             if chance.numel():  # the last round may draft nothing
                 READ[name](chance.flatten()[0])
             return chance

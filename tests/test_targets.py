@@ -319,14 +319,14 @@ def test_the_share_outside_counts_both_models_forwards_and_no_prefill(monkeypatc
 
     monkeypatch.setattr(SeededStreams, "begin_round", cold_once)
     assert outside.outside(target, draft, [tiny.PROMPT], k=2, new=8, repeats=2) == Spread(0, 0, 0)
-    sample = sd.acceptance.TokenRejection.chance
+    sample = sd.acceptance.TokenRejection.accept_prob
 
     def slow_chance(*arguments: object) -> torch.Tensor:
         nonlocal now
         now += 3.0  # a round of two drafts is three forwards
         return sample(*arguments)
 
-    monkeypatch.setattr(sd.acceptance.TokenRejection, "chance", slow_chance)
+    monkeypatch.setattr(sd.acceptance.TokenRejection, "accept_prob", slow_chance)
     assert outside.outside(target, draft, [tiny.PROMPT], k=2, new=30, repeats=1).median == pytest.approx(0.5, abs=0.08)
 
 

@@ -64,7 +64,7 @@ def test_the_number_that_decided_is_in_the_trace(full: sd.Decoded) -> None:
         streams = SeededStreams([3 + row], k=4)
         for each in (each for each in full.trace.rounds if each.row == row):
             streams.begin_round()
-            assert each.uniform == streams.accept[0, : len(each.drafted)].tolist()
+            assert each.uniform == streams.to_accept[0, : len(each.drafted)].tolist()
             below = [u < chance for u, chance in zip(each.uniform, each.chance, strict=True)]
             assert each.accepted == (below + [False]).index(False)
             verdicts.add(each.kind)

@@ -38,7 +38,7 @@ def made_up() -> list[Reading]:
 def test_every_exhibit_has_a_row_and_stands_with_its_class() -> None:
     parts = museum_parts(made_up())
     bars = [each for each in parts["data"] if each["type"] == "bar"]
-    assert [len(each["y"]) for each in bars] == [9, 2, 3]
+    assert [len(each["y"]) for each in bars] == [10, 2, 4]
     rows = [y for each in bars for y in each["y"]]
     assert rows == list(range(len(MUSEUM) - 1, -1, -1))
     labels = dict(zip(parts["layout"]["yaxis"]["tickvals"], parts["layout"]["yaxis"]["ticktext"], strict=True))
@@ -58,7 +58,7 @@ def test_what_only_dice_see_is_a_star_and_not_a_zero() -> None:
     assert star["x"] == [0.2]
     bars = next(each for each in museum_parts(made_up())["data"] if each["type"] == "bar")
     assert bars["text"].count("") == 1
-    assert bars["text"].count("0.500") == 8
+    assert bars["text"].count("0.500") == 9
 
 
 def test_pictures_are_plain_json_with_a_sentence_and_stable_names() -> None:

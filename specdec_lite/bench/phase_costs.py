@@ -86,12 +86,12 @@ def _round(run: Run, seen: list[list[int]], following: list[list[int]], k: int) 
 def _judge(run: Run, seen: list[list[int]], draft: Draft, logits: Tensor) -> Outcome:
     """Distributions, verdicts and a last token, as `Run.round` makes them."""
     p_target = run.sampler.probabilities(logits, seen, draft.tokens)  # [batch, k + 1, vocab]
-    chance = run.rule.chance(p_target[:, :-1], draft.probs, draft.tokens)  # [batch, k]
-    accepted, uniform = run.randomness.accepted_prefix(chance)
-    drafted = [draft.tokens.shape[1]] * len(seen)
-    p_last = run.last_distribution(p_target, draft, accepted, drafted)  # [batch, vocab]
-    token = run.randomness.sample(p_last)
-    return Outcome(draft.tokens, draft.probs, p_target, chance, uniform, accepted, token, p_last.sum(-1), logits)
+    verify = p_target, draft.probs, draft.tokens, None
+    pass_probs = run.rule.pass_probs(*verify)  # [batch, k]
+    accepted, uniform = run.randomness.accept(pass_probs, run.rule.accepted_length)
+    p_next = run.rule.next_token_probs(*verify, accepted)  # [batch, vocab]
+    token = run.randomness.sample(p_next)
+    return Outcome(draft.tokens, draft.probs, p_target, pass_probs, uniform, accepted, token, p_next.sum(-1), logits)
 
 
 def _catch_up(run: Run, texts: Sequence[list[int]], cut: int) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..decoding import start
 from ..draft import Draft, Drafter
 from ..models import LanguageModel
-from ..randomness import Randomness, SeededStreams
+from ..randomness import AcceptedLength, Randomness, SeededStreams
 from ..sampling.distributions import Sampling
 from ..stopping import Stop
 from ..trace import Round, first_of_step
@@ -140,20 +140,20 @@ class Draws:
     """The randomness: asked for a round's last token, it ends the sampling."""
 
     def __init__(self, randomness: Randomness, laps: Laps) -> None:
-        self.randomness, self.laps, self.judged = randomness, laps, False
+        self.randomness, self.laps, self.verified = randomness, laps, False
 
     def begin_round(self) -> None:
         self.laps.lap("rest")
-        self.laps.begun, self.judged = True, False
+        self.laps.begun, self.verified = True, False
         self.randomness.begin_round()
 
-    def accepted_prefix(self, chance: Tensor) -> tuple[Tensor, Tensor]:
-        self.judged = True
-        return self.randomness.accepted_prefix(chance)
+    def accept(self, pass_probs: Tensor, accepted_length: AcceptedLength) -> tuple[Tensor, Tensor]:
+        self.verified = True
+        return self.randomness.accept(pass_probs, accepted_length)
 
     def sample(self, probs: Tensor) -> Tensor:
         token = self.randomness.sample(probs)
-        if self.judged:
+        if self.verified:
             self.laps.lap("sample")
         return token
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..acceptance import Rule
+from ..acceptance import PerTokenRule
 from ..decoding import Decoded, finish, start
 from ..draft import Draft, DraftSession, Texts, certain
 from ..drafters.model import ModelDrafter
@@ -30,7 +30,7 @@ from ..trace import Trace
 LABEL = "synthetic acceptance"
 
 
-class SyntheticRule(Rule):
+class SyntheticRule(PerTokenRule):
     """Keep every drafted token with the same chance, whatever the models think. **Not exact.**
 
     The text follows neither model. `speculative` and its kin refuse this rule, since they promise
@@ -44,10 +44,10 @@ class SyntheticRule(Rule):
             raise ValueError(f"agreement is the chance to keep a drafted token, from 0 to 1, got {agreement}")
         self.agreement = agreement
 
-    def chance(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+    def accept_prob(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
         return torch.full(tokens.shape, self.agreement, dtype=p_target.dtype, device=tokens.device)
 
-    def correction(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+    def recovered_probs(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
         return p_target
 
 

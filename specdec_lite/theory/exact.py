@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from ..decoding import start
 from ..draft import Drafter
 from ..loop import Run
 from ..models import LanguageModel
-from ..randomness import Branch
+from ..randomness import AcceptedLength, Branch, length_probs
 from ..sampling.distributions import Sampling, probabilities
 from ..sampling.processors import Chain, apply
 from ..stopping import Stop
@@ -38,20 +39,6 @@ class Path:
     probability: float = 1.0
 
 
-class Row(Branch):
-    """A `Branch` asked in plain numbers, so that a batch leaves its tensors once and not row by row."""
-
-    def token(self, probs: list[float]) -> int:
-        return self._choose(probs)
-
-    def prefix(self, chance: list[float]) -> int:
-        weights, reach = [], 1.0
-        for each in chance:  # first failure after 0, 1, ... accepted
-            weights.append(reach * (1 - each))
-            reach *= each
-        return self._choose([*weights, reach])
-
-
 class Branches:
     """A batch of scripts: many paths in one run of the loop.
 
@@ -63,26 +50,28 @@ class Branches:
     run: Run  # set before the first round; says what is padding
 
     def __init__(self, scripts: Sequence[Sequence[int]]) -> None:
-        self.rows = [Row(script) for script in scripts]
+        self.rows = [Branch(script) for script in scripts]
 
     def begin_round(self) -> None:
         self.allowed, self.going = self.run.allowed(), [ended is None for ended in self.run.ended]
-        self.drafted, self.judged = 0, False
+        self.drafted, self.verified = 0, False
 
     def sample(self, probs: Tensor) -> Tensor:
         tokens = []
         weights = (probs / probs.sum(-1, keepdim=True)).tolist()
         for row, p, going, allowed in zip(self.rows, weights, self.going, self.allowed, strict=True):
-            wanted = going and (self.judged or self.drafted < allowed)
-            tokens.append(row.token(p) if wanted else max(i for i, each in enumerate(p) if each > 0))
+            wanted = going and (self.verified or self.drafted < allowed)
+            tokens.append(row.choose(p) if wanted else max(i for i, each in enumerate(p) if each > 0))
         self.drafted += 1
         return torch.tensor(tokens, device=probs.device)
 
-    def accepted_prefix(self, chance: Tensor) -> tuple[Tensor, Tensor]:
-        self.judged = True
-        asked = zip(self.rows, chance.tolist(), self.going, strict=True)
-        accepted = [row.prefix(each) if going else 0 for row, each, going in asked]
-        return torch.tensor(accepted, device=chance.device), torch.full_like(chance, torch.nan)
+    def accept(self, pass_probs: Tensor, accepted_length: AcceptedLength) -> tuple[Tensor, Tensor]:
+        self.verified = True
+        weights = length_probs(pass_probs, accepted_length).tolist()
+        accepted = [
+            row.choose(each) if going else 0 for row, each, going in zip(self.rows, weights, self.going, strict=True)
+        ]
+        return torch.tensor(accepted, device=pass_probs.device), torch.full_like(pass_probs, torch.nan)
 
 
 def paths(
@@ -94,7 +83,7 @@ def paths(
     max_new_tokens: int = 4,
     sampling: Sampling | None = None,
     stop: Stop | None = None,
-    rule: Rule | None = None,
+    rule: Rule | None = None,  # a lossy one too, whose distance from the target is then a number
     processors: Chain | None = None,
     rows: int = 1024,
     trace: Detail = "off",
@@ -114,7 +103,8 @@ def paths(
         del scripts[-rows:]
         branches.run = start(
             target, drafter, [list(prompt)] * len(branches.rows), k=k if drafter else 0, max_new_tokens=max_new_tokens,
-            sampling=sampling, stop=stop, processors=processors, seed=0, rule=rule, trace=trace, randomness=branches,
+            sampling=sampling, stop=stop, processors=processors, rule=rule, exact=False, trace=trace,
+            randomness=branches,
         )  # fmt: skip
         made = [Path() for _ in branches.rows]
         while branches.run.going:
@@ -127,21 +117,11 @@ def paths(
 
 
 def sequence_distribution(
-    target: LanguageModel,
-    drafter: Drafter | None,
-    prompt: Sequence[int],
-    *,
-    k: int = 4,
-    max_new_tokens: int = 4,
-    sampling: Sampling | None = None,
-    stop: Stop | None = None,
-    rule: Rule | None = None,
-    processors: Chain | None = None,
-    rows: int = 1024,
+    target: LanguageModel, drafter: Drafter | None, prompt: Sequence[int], **options: Any
 ) -> Distribution:
     """What the real loop writes: new tokens -> probability. `drafter` None is naive decoding.
 
-    Arguments as for `paths`.
+    Arguments and options as for `paths`.
 
     Raises:
         RuntimeError: the paths do not add up to 1. Alone (rows=1) a row's always do, whatever is
@@ -149,10 +129,7 @@ def sequence_distribution(
             neighbours, so that the second visit to a branch does not find what the first one left.
     """
     total: Distribution = {}
-    for path in paths(
-        target, drafter, prompt, k=k, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, rule=rule,
-        processors=processors, rows=rows,
-    ):  # fmt: skip
+    for path in paths(target, drafter, prompt, **options):
         total[path.tokens] = total.get(path.tokens, 0.0) + path.probability
     if abs(sum(total.values()) - 1) > 1e-9:
         raise RuntimeError(

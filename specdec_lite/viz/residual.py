@@ -105,7 +105,7 @@ class ResidualExplorer:
         rows = [probs.expand(n, -1) for probs in (self.p_target, self.p_draft, self.correction())]  # [n, vocab]
         to_draft, to_accept, to_correct = self.uniforms[:, :n]
         drafted = inverse_cdf(rows[1], to_draft)  # [n]
-        kept = to_accept < TokenRejection().chance(rows[0], rows[1], drafted)  # [n]
+        kept = to_accept < TokenRejection().accept_prob(rows[0], rows[1], drafted)  # [n]
         return torch.where(kept, drafted, inverse_cdf(rows[2], to_correct))
 
     def counts(self) -> list[int]:

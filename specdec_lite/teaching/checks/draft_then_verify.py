@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ...acceptance import TokenRejection
 from ...decoding import autoregressive, speculative
 from ...drafters.model import ModelDrafter
 from ...models import TableModel
@@ -28,7 +29,7 @@ def _prefix(drafted: Sequence[int], favourites: Sequence[int]) -> int:
     chance = [float(one == other) for one, other in zip(drafted, favourites, strict=False)]
     streams = SeededStreams([0], len(chance))
     streams.begin_round()
-    return int(streams.accepted_prefix(torch.tensor([chance], dtype=torch.float64))[0])
+    return int(streams.accept(torch.tensor([chance], dtype=torch.float64), TokenRejection().accepted_length)[0])
 
 
 def _matches(drafted: Sequence[int], favourites: Sequence[int]) -> list[bool]:

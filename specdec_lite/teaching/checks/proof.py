@@ -74,7 +74,7 @@ keep_chance = Check(
     "keep_chance",
     ("p_target", "p_draft", "token"),
     [
-        Case((t, d, x), fraction(TokenRejection().chance(tensor(t), tensor(d), torch.tensor(x))))
+        Case((t, d, x), fraction(TokenRejection().accept_prob(tensor(t), tensor(d), torch.tensor(x))))
         for t, d in PAIRS
         for x in range(len(t))
         if d[x] > 0
@@ -146,7 +146,7 @@ def _drawn(probs: Tensor, uniform: F) -> int:
 
 
 def _chance(t: Probs, d: Probs, x: int) -> F:
-    return fraction(TokenRejection().chance(tensor(t), tensor(d), torch.tensor(x)).item())
+    return fraction(TokenRejection().accept_prob(tensor(t), tensor(d), torch.tensor(x)).item())
 
 
 def _mistaken(

@@ -18,7 +18,7 @@ from .exhibits import MUSEUM
 from .listings import listing
 from .models import GreedyBonus, SlackArena, SlackRewind
 from .mystery import Mystery, mystery
-from .rules import RedrawAfterMismatch, ResampleFromTarget, TriedInTurn
+from .rules import FirstFailureEnds, RedrawAfterMismatch, ResampleFromTarget, TriedInTurn
 from .setup import Exhibit, Setup
 from .stories import STORIES, Story, story_table
 from .surroundings import LastTokenStop, Ledger, OneUniform, frequency_penalty
@@ -30,6 +30,7 @@ __all__ = [
     "Exhibit",
     "FavouriteSession",
     "FilteredDraws",
+    "FirstFailureEnds",
     "ForgetfulSession",
     "GreedyBonus",
     "LastTokenStop",

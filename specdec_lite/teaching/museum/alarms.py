@@ -104,14 +104,16 @@ def twin(decoder: Makes) -> tuple[float, float]:
 
 
 def promise(setup: Setup, trace: Trace) -> float:
-    """Mean chance of keeping the judged drafts, had p_draft been p_target."""
-    chances: list[float] = []
+    """Mean probability with which the judged drafts pass, had p_draft been p_target."""
+    passes: list[float] = []
     for each in trace.rounds:
         if each.judged:
-            p = torch.tensor(each.full_target[: each.judged], dtype=torch.float64)  # [judged, vocab]
-            tokens = torch.tensor(each.drafted[: each.judged])  # [judged]
-            chances += setup.rule.chance(p, p, tokens).tolist()
-    return sum(chances) / len(chances)
+            p_target = torch.tensor(
+                [each.full_target[: each.judged + 1]], dtype=torch.float64
+            )  # [1, judged + 1, vocab]
+            tokens = torch.tensor([each.drafted[: each.judged]])  # [1, judged]
+            passes += setup.rule.pass_probs(p_target, p_target[:, :-1], tokens, None)[0].tolist()
+    return sum(passes) / len(passes)
 
 
 def throw(decoder: Makes) -> list[list[int]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...draft import Draft, Texts
 from ...drafters.model import ModelDraftSession
 from ...models import LanguageModel
-from ...randomness import Randomness
+from ...randomness import AcceptedLength, Randomness
 from ...sampling.distributions import Sampler, Sampling, probabilities
 
 
@@ -37,8 +37,8 @@ class FilteredDraws:
     def sample(self, probs: Tensor) -> Tensor:
         return self.randomness.sample(probabilities(probs.log(), self.sampling))
 
-    def accepted_prefix(self, chance: Tensor) -> tuple[Tensor, Tensor]:
-        return self.randomness.accepted_prefix(chance)
+    def accept(self, pass_probs: Tensor, accepted_length: AcceptedLength) -> tuple[Tensor, Tensor]:
+        return self.randomness.accept(pass_probs, accepted_length)
 
 
 class FavouriteSession(ModelDraftSession):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...acceptance import SampleAndMatch
+from ...acceptance import BlockVerification, SampleAndMatch
 from ...drafters.model import ModelDrafter
 from .drafting import DraftWith, FavouriteSession, ForgetfulSession, UnfilteredSession
 from .models import GreedyBonus, SlackRewind
-from .rules import RedrawAfterMismatch, ResampleFromTarget, TriedInTurn
+from .rules import FirstFailureEnds, RedrawAfterMismatch, ResampleFromTarget, TriedInTurn
 from .setup import Exhibit, Setup
 from .surroundings import LastTokenStop, Ledger, OneUniform
 
@@ -81,5 +81,15 @@ MUSEUM: Sequence[Exhibit] = (
         "candidates tried in turn", "exact",
         lambda target, draft: Setup(target, DraftWith(draft, FavouriteSession), TriedInTurn()), None,
         "An argmax draft, and nobody divides by p_draft. Exact: refused candidates are masked, the rest is scaled up.",
+    ),
+    Exhibit(
+        "block verification", "exact",
+        lambda target, draft: Setup(target, ModelDrafter(draft), BlockVerification()), None,
+        "A position fails its test, and a longer prefix is accepted all the same. Exact; it keeps the most.",
+    ),
+    Exhibit(
+        "block verification, ended by a failure", "biased",
+        lambda target, draft: Setup(target, ModelDrafter(draft), FirstFailureEnds()), "enumeration",
+        "Nobody goes on after a failed test, as in token rejection: a reviewer may even ask for it.",
     ),
 )  # fmt: skip

@@ -13,6 +13,9 @@ from .setup import Exhibit, Setup
 CASES = (3, 20, 21, 22, 24, 25)  # between them every class, every alarm, and a rule that keeps little on purpose
 
 
+AMONG = 14  # the first exhibits: one that is added changes no mystery
+
+
 @dataclass(frozen=True)
 class Mystery:
     """An exhibit that does not say which. Its parts are in there for who opens it: the alarms need not."""
@@ -44,4 +47,4 @@ def mystery(number: int) -> Mystery:
 
 def opened(number: int) -> Exhibit:
     """Which exhibit it is."""
-    return MUSEUM[int.from_bytes(sha256(b"museum %d" % number).digest()[:8]) % len(MUSEUM)]
+    return MUSEUM[int.from_bytes(sha256(b"museum %d" % number).digest()[:8]) % AMONG]

@@ -1,14 +1,11 @@
-"""Rules that look alike: two are biased, one is exact.
-
-They differ in what they write after a refusal.
-"""
+"""Rules that look alike: three are biased, one is exact."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ...acceptance import SampleAndMatch, TokenRejection, probability_of
+from ...acceptance import BlockVerification, PerTokenRule, SampleAndMatch, TokenRejection, probability_of
 
 
 class ResampleFromTarget(TokenRejection):
@@ -18,7 +15,7 @@ class ResampleFromTarget(TokenRejection):
     where p_draft / p_target exceeds the overlap: also one that the draft likes less than the target does.
     """
 
-    def correction(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+    def recovered_probs(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
         return p_target
 
 
@@ -29,11 +26,22 @@ class RedrawAfterMismatch(SampleAndMatch):
     two draws agree, so a token comes too often exactly where p_draft exceeds s.
     """
 
-    def correction(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+    def recovered_probs(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
         return p_target
 
 
-class TriedInTurn:
+class FirstFailureEnds(BlockVerification):
+    """BUG: block verification whose accepted prefix ends at the first position that fails its test.
+
+    It looks like the loop of token rejection. But the tests of block verification are those of whole prefixes: one
+    that fails says nothing about a longer one, and the next token's distribution counts on the longest that passes.
+    """
+
+    def accepted_length(self, passed: Tensor) -> Tensor:
+        return passed.cumprod(-1).sum(-1)
+
+
+class TriedInTurn(PerTokenRule):
     """Candidates are tried one after the other: keep with the target's probability of what is left, else mask.
 
     Looks wrong, since nobody divides by p_draft, and is exact for every list that was fixed before the dice were
@@ -47,10 +55,10 @@ class TriedInTurn:
     def __init__(self, candidates: int = 2) -> None:
         self.candidates = candidates
 
-    def chance(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+    def accept_prob(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
         return probability_of(p_target, tokens)
 
-    def correction(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
+    def recovered_probs(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
         left = self._without(p_target, tokens)  # [..., vocab]
         rank = self._without(p_draft, tokens)  # [..., vocab]
         written, reached = torch.zeros_like(left), torch.ones_like(left[..., :1])  # [..., vocab], [..., 1]

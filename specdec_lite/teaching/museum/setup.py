@@ -50,7 +50,7 @@ class Setup:
         run = start(
             self.target, self.drafter, prompts, k=k, max_new_tokens=max_new_tokens, sampling=sampling,
             stop=self._stop(stop), processors=[self._chain(processors, len(each)) for each in prompts],
-            seed=seeds, rule=self.rule, trace=trace, randomness=self.streams(seeds, k, self.target.device),
+            seed=seeds, rule=self.rule, exact=False, trace=trace, randomness=self.streams(seeds, k, self.target.device),
         )  # fmt: skip
         return finish(run, prompts, began)
 

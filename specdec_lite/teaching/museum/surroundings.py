@@ -19,8 +19,8 @@ class OneUniform(SeededStreams):
 
     def begin_round(self) -> None:
         super().begin_round()
-        self.draft = self.draft[:, :1].expand(-1, self.k)
-        self.accept = self.accept[:, :1].expand(-1, self.k)
+        self.to_draft = self.to_draft[:, :1].expand(-1, self.k)
+        self.to_accept = self.to_accept[:, :1].expand(-1, self.k)
 
 
 class LastTokenStop(Stop):
