@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .drafters.adaptive import AdaptiveDrafter, BestForPast
     from .drafters.model import ModelDrafter
     from .drafters.prompt_lookup import PromptLookupDrafter
+    from .drafters.tree import TreeDrafter
     from .loading.pair import Pair, load_pair
     from .models import TableModel, TransformersModel
     from .sampling.distributions import Sampling
@@ -32,6 +33,7 @@ MODULES = {  # where each public name is defined; its module, and torch, load wh
     "drafters.adaptive": ("AdaptiveDrafter", "BestForPast"),
     "drafters.model": ("ModelDrafter",),
     "drafters.prompt_lookup": ("PromptLookupDrafter",),
+    "drafters.tree": ("TreeDrafter",),
     "loading.pair": ("Pair", "load_pair"),
     "models": ("TableModel", "TransformersModel"),
     "sampling.distributions": ("Sampling",),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from .acceptance import Rule, TokenRejection
-from .draft import Drafter
+from .draft import Drafter, draft_size
 from .loop import Run
 from .models import LanguageModel, refresh_settings
 from .prompts import Prompt, check_kinds, check_limits, is_single, to_token_ids
@@ -102,7 +102,7 @@ def start(
         sampler=Sampler(Sampling() if sampling is None else sampling, Processors(chains)),
         stop=stop,
         rule=TokenRejection() if rule is None else rule,
-        randomness=SeededStreams(seeds, k, target.device) if randomness is None else randomness,
+        randomness=SeededStreams(seeds, draft_size(drafter, k), target.device) if randomness is None else randomness,
         detail=trace,
     )
 
@@ -136,7 +136,7 @@ def stream(
 
 
 def _rounds(run: Run) -> Iterator[Round]:
-    while run.going:
+    while run.unfinished:
         yield from run.round()
 
 
@@ -157,13 +157,13 @@ def stream_text(
     if drafter is None:
         options["k"] = 0
     run = start(target, drafter, prompt, **options)
-    if len(run.texts) > 1:
-        raise ValueError(f"stream_text takes one prompt, got {len(run.texts)}: call it for each, or use stream()")
+    if len(run.token_ids) > 1:
+        raise ValueError(f"stream_text takes one prompt, got {len(run.token_ids)}: call it for each, or use stream()")
     return _pieces(run)
 
 
 def _pieces(run: Run) -> Iterator[str]:
-    text, begin, stop, tokenizer = run.texts[0], run.starts[0], run.stop, run.target.tokenizer
+    text, begin, stop, tokenizer = run.token_ids[0], run.prompt_lengths[0], run.stop, run.target.tokenizer
     pieces, shown, waiting = Pieces(tokenizer, text), 0, ""  # characters shown, and text that may begin a stop string
     for each in _rounds(run):
         waiting += "".join(pieces.add(token) for token in each.kept)
@@ -222,12 +222,14 @@ def autoregressive(target: LanguageModel, prompt: Prompt, **options: Unpack[Text
 
 def finish(run: Run, prompt: Prompt, began: float) -> Decoded:
     """Run to the end and collect the result."""
-    made = Trace(list(_rounds(run)), run.k, [text[:n] for text, n in zip(run.texts, run.starts, strict=True)])
+    made = Trace(
+        list(_rounds(run)), run.k, [text[:n] for text, n in zip(run.token_ids, run.prompt_lengths, strict=True)]
+    )
     seconds = time.perf_counter() - began
-    tokens = [text[n:] for text, n in zip(run.texts, run.starts, strict=True)]
+    tokens = [text[n:] for text, n in zip(run.token_ids, run.prompt_lengths, strict=True)]
     texts = None
     if run.target.tokenizer is not None:
-        rows = zip(run.texts, run.starts, strict=True)
+        rows = zip(run.token_ids, run.prompt_lengths, strict=True)
         texts = [before_stop(run.target.tokenizer, run.stop, text[:n], text[n:]) for text, n in rows]
     if is_single(prompt):
         return Decoded(tokens[0], texts and texts[0], made, seconds)

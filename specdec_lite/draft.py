@@ -16,20 +16,35 @@ from torch import Tensor
 from .randomness import Randomness
 from .sampling.distributions import Sampler, one_hot
 from .transfer import send
+from .tree import Tree, chain, tree_of
 
 Texts = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Proposed tokens and what they were drawn from.
+    """Proposed tokens and what they were drawn from: a chain, or with `parents` a tree.
 
-    Rows may propose fewer than k: `count[row]` are real, the rest is padding.
+    Rows may propose fewer than n: the first `count[row]` are real, the rest is padding.
     """
 
-    tokens: Tensor  # [batch, k]
-    probs: Tensor  # [batch, k, vocab]
+    tokens: Tensor  # [batch, n]
+    probs: Tensor  # [batch, n, vocab], all zero at a sibling that the distribution had no token left for
     count: list[int]  # [batch]
+    parents: tuple[int, ...] | None = None  # see `Tree`; None for a chain
+
+    @property
+    def is_tree(self) -> bool:
+        return self.parents is not None
+
+    @property
+    def tree(self) -> Tree:
+        return chain(self.tokens.shape[1]) if self.parents is None else tree_of(self.parents)
+
+    @property
+    def prefixes(self) -> list[list[int]]:
+        """Which drafted tokens come before the place after the text, and before the one after each of them."""
+        return [[], *self.tree.paths]
 
 
 class DraftSession(Protocol):
@@ -43,9 +58,18 @@ class DraftSession(Protocol):
 
 
 class Drafter(Protocol):
-    """Makes sessions; holds no state of its own, so one drafter serves many runs."""
+    """Makes sessions; holds no state of its own, so one drafter serves many runs.
+
+    One that drafts trees has a method more, `tree(k)`, which says the largest one of depth k, and its sessions have
+    `keep_paths(paths)`, which tells after each round which nodes of every row were accepted.
+    """
 
     def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> DraftSession: ...
+
+
+def draft_size(drafter: Drafter | None, k: int) -> int:
+    """How many tokens a row's draft has at most."""
+    return len(drafter.tree(k)) if hasattr(drafter, "tree") else k
 
 
 def certain(rows: list[list[int]], vocab_size: int, device: torch.device) -> Draft:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .transfer import send
+from .transfer import dispatch, send
+from .tree import Tree, tree_of
 
 BUCKET = 64  # attention looks at a multiple of this many slots, so that shapes change rarely
 
@@ -46,6 +47,7 @@ class Arena:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._first: dict[int, Tensor] = {}  # by heads: the first slot of each, among all, [batch, heads, 1]
         self._slots = torch.arange(capacity, device=device)  # [capacity]
+        self._tree: Tree | None = None  # what the slots from `_root` on hold; None while a row is one chain
 
     def expect(self, n: int) -> None:
         """Announce n new tokens a row: fixes their positions and slots until `append`.
@@ -64,19 +66,23 @@ class Arena:
         self.visible = min(self.capacity, -(-reach // BUCKET) * BUCKET)
 
     def place(self, n: int) -> None:
-        """The device's part: positions and slots, from `length` alone."""
+        """The device's part: positions and slots, from `length` alone, or of a tree's next nodes from their depth."""
         self.places = self.length.unsqueeze(1) + self._slots[:n]  # [batch, n], slots of a row
         self.positions = self.places  # in the text
+        if self._tree is not None:
+            self.positions = self._root + send(self._tree.depths[-n:], self.device) - 1  # [batch, n]
         self._at: dict[int, Tensor] = {}  # by heads: slots to write to, among all
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
         """Additive attention mask for the announced tokens, [batch, 1, n, visible].
 
         Token i of a row sees slot j when j is not after it and, with a window, less than
-        `window` slots before it. Additive, since eager attention adds what it is given.
+        `window` positions before it; in a tree, when j holds the text or one of its ancestors. Additive, since eager
+        attention adds what it is given.
         """
-        slots, at = self._slots[: self.visible], self.places.unsqueeze(-1)  # [visible], [batch, n, 1]
-        hidden = slots > at  # [batch, n, visible]
+        slots = self.slot_positions()  # [visible], of a tree [batch, 1, visible]
+        at = (self.positions if self.is_tree else self.places).unsqueeze(-1)  # [batch, n, 1]
+        hidden = self._off_path(self._tree) if self._tree else slots > at  # [batch, n, visible]
         if window is not None:
             hidden |= slots <= at - window
         lowest = torch.finfo(dtype).min
@@ -102,6 +108,59 @@ class Arena:
                 self._first[heads] = every.view(self.batch, heads, 1) * self.capacity
             self._at[heads] = (self._first[heads] + self.places.unsqueeze(1)).flatten()
         return self._at[heads]
+
+    def branch(self, parents: tuple[int, ...]) -> None:
+        """From here on slots hold a tree's nodes, until `keep_paths` or `rewind`.
+
+        Args:
+            parents: of the nodes already fed since the tree began, and of those that follow now. Node -1 is the
+                last token before the tree.
+        """
+        if self._tree is None:
+            self._root = self.length.clone().unsqueeze(1)  # [batch, 1], the slot of node 0
+        self._tree = tree_of(parents)
+
+    @property
+    def is_tree(self) -> bool:
+        return self._tree is not None
+
+    def slot_positions(self) -> Tensor:
+        """Where in the text the token of each visible slot stands: [visible], or of a tree [batch, 1, visible]."""
+        slots = self._slots[: self.visible]
+        if self._tree is None:
+            return slots
+        node, inside = self._nodes(self._tree)
+        depths = send(self._tree.depths, self.device)  # [nodes]
+        return torch.where(inside, self._root + depths[node] - 1, slots).unsqueeze(1)
+
+    def _nodes(self, tree: Tree) -> tuple[Tensor, Tensor]:
+        """The node in each visible slot, and whether there is one. [batch, visible] both"""
+        node = self._slots[: self.visible] - self._root
+        return node.clamp(0, len(tree) - 1), (node >= 0) & (node < len(tree))
+
+    def _off_path(self, tree: Tree) -> Tensor:
+        """Whether a visible slot holds neither the text nor an ancestor of a new node. [batch, n, visible]"""
+        node, inside = self._nodes(tree)
+        on_path = dispatch(tree.is_on_path[-self.places.shape[1] :], self.device)  # [n, nodes]
+        seen = on_path[:, node].transpose(0, 1)  # [batch, n, visible]
+        return ~torch.where(inside.unsqueeze(1), seen, (self._slots[: self.visible] < self._root).unsqueeze(1))
+
+    def keep_paths(self, paths: list[list[int]]) -> int:
+        """Of the tree, keep one path a row, side by side; the cache holds a chain again.
+
+        Returns how many tokens a row it is longer than before the tree: those of the longest path. Shorter rows are
+        padded with what `rewind` has to forget.
+        """
+        longest = max(map(len, paths))
+        padded = [path + [0] * (longest - len(path)) for path in paths]
+        source = self._root + send(padded, self.device)  # [batch, longest], slots
+        target = self._root + self._slots[:longest]
+        for kept in (kept for pair in self.layers.values() for kept in pair):  # [batch, kv_heads, capacity, head_dim]
+            index = source[:, None, :, None].expand(-1, kept.shape[1], -1, kept.shape[3])
+            kept.scatter_(2, target[:, None, :, None].expand_as(index), kept.gather(2, index))
+        self.rewind([len(self._tree) - longest] * self.batch)
+        self._tree = None
+        return longest
 
     def append(self, n: int) -> None:
         """Keep the n tokens that were announced and written."""

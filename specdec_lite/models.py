@@ -235,7 +235,7 @@ def _end_tokens(module: PreTrainedModel) -> tuple[int, ...]:
 
 
 class TableModel:
-    """Logits read off a table: the sum, over what the mask shows, of a row for each (slot, token).
+    """Logits read off a table: the sum, over what the mask shows, of a row for each (position, token).
 
     The tokens themselves are what it keeps in the arena, so a slot that is stale, missing or
     misplaced changes its distribution. Small enough to enumerate every text.
@@ -252,7 +252,7 @@ class TableModel:
         self.context_reason, self.tokenizer, self.end_tokens = None, None, ()
         generator = torch.Generator().manual_seed(seed)
         table = torch.randn(context, vocab_size, vocab_size, generator=generator, dtype=torch.float64)
-        self.table = sharpness * table  # [slot, token there, next token]
+        self.table = sharpness * table  # [position, token there, next token]
 
     def new_cache(self, batch: int, capacity: int) -> Arena:
         return Arena(batch, capacity)
@@ -262,9 +262,10 @@ class TableModel:
         cache.expect(n)
         held = tokens[:, None, :, None].double()  # [batch, one head, n, one feature]
         seen, _ = cache.update(held, held, 0)  # [batch, 1, visible, 1]
-        seen = seen[:, 0, :, 0].long()[:, : self.context]  # [batch, visible]
-        shown = cache.mask(torch.float64)[:, 0, :, : self.context] == 0  # [batch, n, visible]
-        rows = self.table[torch.arange(seen.shape[1]), seen]  # [batch, visible, vocab]
+        seen = seen[:, 0, :, 0].long()  # [batch, visible]
+        shown = cache.mask(torch.float64)[:, 0] == 0  # [batch, n, visible]
+        positions = cache.slot_positions().reshape(-1, seen.shape[1])  # [1 or batch, visible]
+        rows = self.table[positions.clamp_max(self.context - 1), seen]  # [batch, visible, vocab]
         cache.append(n)
         logits = shown.double() @ rows  # [batch, n, vocab]
         return logits[:, -1:] if last_only else logits

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from torch import Tensor
 
-from .acceptance import Rule
+from .acceptance import PerTokenRule, Rule
 from .draft import Drafter
 from .messages import shown
 from .models import LanguageModel
@@ -187,7 +187,7 @@ def check_kinds(
 
     Raises:
         TypeError: which one.
-        ValueError: `exact`, and the rule is not.
+        ValueError: `exact`, and the rule is not; a rule that cannot verify what the drafter drafts.
     """
     if drafter is None and k:
         raise TypeError("drafter is None: pass ModelDrafter(pair.draft), or call autoregressive() to draft nothing")
@@ -205,6 +205,11 @@ def check_kinds(
         raise ValueError(
             f"{type(rule).__name__} is not exact, and this promises the target's distribution: "
             "pass exact=False to decode with it all the same"
+        )
+    if hasattr(drafter, "tree") and not (rule is None or isinstance(rule, PerTokenRule)):
+        raise ValueError(
+            f"{type(rule).__name__} verifies a chain and {type(drafter).__name__} drafts a tree: "
+            "take a rule for single tokens, such as TokenRejection()"
         )
 
 

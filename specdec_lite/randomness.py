@@ -38,8 +38,8 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     """The first token whose cumulative probability exceeds `uniform` times the total.
 
     probs [batch, vocab] and uniform [batch] in [0, 1) -> tokens [batch]. A token of
-    probability zero is never returned. Numbers that are none (nan) give some token, so that a
-    broken model is reported by the loop and not by an index error inside the next one.
+    probability zero is never returned. NaN gives some token, so that a broken model is reported
+    by the loop and not by an index error inside the next one.
     """
     cumulative = probs.cumsum(-1)  # [batch, vocab]
     wanted = uniform.unsqueeze(-1) * cumulative[:, -1:]  # [batch, 1]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Detail = Literal["off", "summary", "full"]
+FinishReason = Literal["stop", "length"]
 Alternatives = list[tuple[int, float]]  # (token, probability), most probable first
 NUMBERS = ["p_target", "p_draft", "overlap", "chance", "uniform"]  # of a drafted token
 COLUMNS = ["row", "round", "position", "token", "kind", "kept", *NUMBERS]
@@ -28,7 +29,10 @@ MARKS = {"accepted": "●", "corrected": "▲", "bonus": "★", "rejected": "✗
 
 @dataclass
 class Round:
-    """What one round did to one row. Lists named after a distribution run over the drafted tokens."""
+    """What one round did to one row. Lists named after a distribution run over the drafted tokens.
+
+    Of a draft that was a tree the accepted path comes first, then the other tokens that were tested, then the rest.
+    """
 
     row: int
     index: int
@@ -38,22 +42,34 @@ class Round:
     token: int  # the round's last token: corrected, or bonus
     kind: Literal["corrected", "bonus", "sampled"]  # "sampled": nothing was drafted
     kept: list[int]  # what joined the text: accepted + last token, cut at a stop
-    ended: Literal["stop", "length"] | None
+    ended: FinishReason | None
     seconds: dict[str, float] = field(default_factory=dict)  # "draft", "verify", "rest"; shared by a batch
     p_target: list[float] = field(default_factory=list)  # of each drafted token
     p_draft: list[float] = field(default_factory=list)
     overlap: list[float] = field(default_factory=list)  # sum of min(p_target, p_draft)
-    chance: list[float] = field(default_factory=list)  # of acceptance
-    uniform: list[float] = field(default_factory=list)  # the number that decided: accepted when below
+    chance: list[float] = field(default_factory=list)  # of passing the rule's test
+    uniform: list[float] = field(default_factory=list)  # the number that decided: the test passes when it is below
     top_target: list[Alternatives] = field(default_factory=list)  # at every drafted position and the one after
     top_draft: list[Alternatives] = field(default_factory=list)
     full_target: list[list[float]] = field(default_factory=list)  # only with trace="full"
     full_draft: list[list[float]] = field(default_factory=list)
+    parents: list[int] | None = None  # of each drafted token, -1 for those that follow the text; None for a chain
+    rejected: int = 1  # tokens that failed their test, unless all passed: in a chain one, in a tree perhaps siblings
 
     @property
     def judged(self) -> int:
         """Drafted tokens that got a verdict; those after a rejection never do."""
-        return min(self.accepted + 1, len(self.drafted))
+        return min(self.accepted + self.rejected, len(self.drafted))
+
+    @property
+    def depths(self) -> list[int]:
+        """How far after the text each drafted token stands: 1 for the next one."""
+        if self.parents is None:
+            return list(range(1, len(self.drafted) + 1))
+        found: list[int] = []
+        for parent in self.parents:
+            found.append(1 if parent < 0 else found[parent] + 1)
+        return found
 
     def kept_kinds(self) -> list[str]:
         """'accepted', 'corrected', 'bonus' or 'sampled' for each kept token."""
@@ -121,8 +137,10 @@ class Trace:
         """For each place in a draft: how often it was judged, how often accepted, and the ratio."""
         import pandas as pd
 
-        places = range(max((len(each.drafted) for each in self.rounds), default=0))
-        judged = [sum(each.judged > i for each in self.rounds) for i in places]
+        deepest = [max(each.depths, default=0) for each in self.rounds]
+        places = range(max(deepest, default=0))
+        tested = [min(each.accepted + 1, depth) for each, depth in zip(self.rounds, deepest, strict=True)]
+        judged = [sum(depth > i for depth in tested) for i in places]
         accepted = [sum(each.accepted > i for each in self.rounds) for i in places]
         rate = [_ratio(a, j) for a, j in zip(accepted, judged, strict=True)]
         return pd.DataFrame({"position": [i + 1 for i in places], "judged": judged, "accepted": accepted, "rate": rate})
@@ -151,11 +169,12 @@ def _ratio(part: float, whole: float) -> float:
 
 def _lines(each: Round) -> Iterable[dict[str, object]]:
     base = {"row": each.row, "round": each.index}
-    for i, token in enumerate(each.drafted):
-        verdict = "accepted" if i < each.accepted else "rejected" if i == each.accepted else "not judged"
+    for i, (token, depth) in enumerate(zip(each.drafted, each.depths, strict=True)):
+        verdict = "accepted" if i < each.accepted else "rejected" if i < each.judged else "not judged"
         numbers = {name: _at(getattr(each, name), i) for name in NUMBERS}
         kept = i < min(each.accepted, len(each.kept))
-        yield base | {"position": each.position + i, "token": token, "kind": verdict, "kept": kept} | numbers
+        position = each.position + depth - 1
+        yield base | {"position": position, "token": token, "kind": verdict, "kept": kept} | numbers
     if len(each.kept) > each.accepted:
         yield base | {"position": each.position + each.accepted, "token": each.token, "kind": each.kind, "kept": True}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from torch import Tensor
 from .acceptance import overlap, probability_of
 
 if TYPE_CHECKING:
-    from .trace import Detail
+    from .trace import Alternatives, Detail
 
 
 def send(values: list, device: torch.device) -> Tensor:
@@ -32,39 +34,74 @@ ALTERNATIVES = 3
 
 
 @dataclass
+class Verification:
+    """What verifying a row's draft showed, as Python numbers; the fields mean what those of `trace.Round` do."""
+
+    drafted: list[int]
+    accepted: int  # of a tree the last accepted node plus 1
+    token: int
+    p_target: list[float] = field(default_factory=list)
+    p_draft: list[float] = field(default_factory=list)
+    overlap: list[float] = field(default_factory=list)
+    chance: list[float] = field(default_factory=list)
+    uniform: list[float] = field(default_factory=list)
+    top_target: list[Alternatives] = field(default_factory=list)
+    top_draft: list[Alternatives] = field(default_factory=list)
+    full_target: list[list[float]] = field(default_factory=list)
+    full_draft: list[list[float]] = field(default_factory=list)
+
+    def select(self, tokens: Sequence[int]) -> Verification:
+        """Of the drafted tokens only these, in this order."""
+        if list(tokens) == list(range(len(self.drafted))):
+            return self
+        made = copy(self)
+        for name in ("drafted", "p_target", "p_draft", "overlap", "chance", "uniform", "top_draft", "full_draft"):
+            values = getattr(self, name)
+            setattr(made, name, [values[i] for i in tokens] if values else [])
+        for name in ("top_target", "full_target"):
+            values = getattr(self, name)
+            setattr(made, name, [values[0], *(values[i + 1] for i in tokens)] if values else [])
+        return made
+
+
+@dataclass
 class Outcome:
     """What the device decided in a round; all tensors still on the device."""
 
-    drafted: Tensor  # [batch, k]
-    p_draft: Tensor  # [batch, k, vocab]
-    p_target: Tensor  # [batch, k + 1, vocab]
-    chance: Tensor  # [batch, k]
-    uniform: Tensor  # [batch, k]
+    drafted: Tensor  # [batch, n]
+    p_draft: Tensor  # [batch, n, vocab]
+    p_target: Tensor  # [batch, n + 1, vocab]
+    chance: Tensor  # [batch, n]
+    uniform: Tensor  # [batch, n]
     accepted: Tensor  # [batch]
     token: Tensor  # [batch]
-    mass: Tensor  # [batch], of the last token's distribution: not a number where no token was left
-    logits: Tensor  # [batch, k + 1, vocab], the target's own; looked at when that went wrong
+    mass: Tensor  # [batch], of the last token's distribution: NaN where no token was left
+    logits: Tensor  # [batch, n + 1, vocab], the target's own, for the message when that happened
+    parents: Sequence[int] | None = None  # [n], of a draft that is a tree
 
-    def to_host(self, detail: Detail) -> list[dict[str, Any]]:
-        """For each row, the fields of a `trace.Round` that the device knows. The round's only synchronisation.
+    def to_host(self, detail: Detail) -> list[Verification]:
+        """Each row's part. The round's only synchronisation.
 
         Raises:
             ValueError: the target's logits are not numbers, or leave no token with a probability.
         """
-        fields = {"mass": self.mass, "accepted": self.accepted, "token": self.token, "drafted": self.drafted}
+        tensors = {"mass": self.mass, "accepted": self.accepted, "token": self.token, "drafted": self.drafted}
         if detail != "off":
-            fields |= self._numbers()
+            tensors |= self._numbers()
         if detail == "full":
-            fields |= {"full_target": self.p_target, "full_draft": self.p_draft}
+            tensors |= {"full_target": self.p_target, "full_draft": self.p_draft}
         # Side by side they become float64 (float32 on mps), which holds a token id exactly.
-        flat = torch.cat([_flat(each) for each in fields.values()], 1).tolist()
-        if not all(row[0] > 0 for row in flat):
+        flat = torch.cat(
+            [each.flatten(1) if each.ndim > 1 else each.unsqueeze(1) for each in tensors.values()], 1
+        ).cpu()
+        parts = flat.split([prod(each.shape[1:]) for each in tensors.values()], 1)  # [batch, numbers of a row] each
+        whole = {name: part.view(tensors[name].shape) for name, part in zip(tensors, parts, strict=True)}
+        if not bool((whole["mass"] > 0).all()):
             raise ValueError(self._why())
-        shapes = {name: list(each.shape[1:]) for name, each in fields.items()}
-        return [_unpack(row, shapes) for row in flat]
+        return [_row({name: values[row] for name, values in whole.items()}) for row in range(len(flat))]
 
     def _why(self) -> str:
-        """Why no token was left: numbers that are none come out of arithmetic, or processors masked them all."""
+        """Why no token was left: the target's arithmetic, or processors that masked them all."""
         if isfinite(peak := self.logits.amax().item()):
             return "the logits processors left no token with a probability: together they mask them all"
         return (
@@ -74,52 +111,41 @@ class Outcome:
 
     def _numbers(self) -> dict[str, Tensor]:
         """What a trace tells of both distributions."""
-        tokens, p_target, p_draft = self.drafted, self.p_target[:, :-1], self.p_draft
+        tokens, p_draft = self.drafted, self.p_draft
+        at_parents = slice(-1) if self.parents is None else [parent + 1 for parent in self.parents]
+        p_target = self.p_target[:, at_parents]  # [batch, n, vocab], where each token was drafted
         several = min(ALTERNATIVES, p_draft.shape[-1])
         best_target, best_draft = self.p_target.topk(several), p_draft.topk(several)
         return {
-            "p_target": probability_of(p_target, tokens),  # [batch, k]
+            "p_target": probability_of(p_target, tokens),  # [batch, n]
             "p_draft": probability_of(p_draft, tokens),
             "overlap": overlap(p_target, p_draft),
             "chance": self.chance,
             "uniform": self.uniform,
-            "top_target": best_target.indices,  # [batch, k + 1, several]
+            "top_target": best_target.indices,  # [batch, n + 1, several]
             "top_target_p": best_target.values,
-            "top_draft": best_draft.indices,  # [batch, k, several]
+            "top_draft": best_draft.indices,  # [batch, n, several]
             "top_draft_p": best_draft.values,
         }
 
 
-def _flat(values: Tensor) -> Tensor:
-    """[batch, ...] -> [batch, how many there are of a row]"""
-    return values if values.ndim == 2 else values.unsqueeze(1) if values.ndim == 1 else values.flatten(1)
+def _row(found: dict[str, Tensor]) -> Verification:
+    """A row's numbers, tensors on the host -> a record of lists"""
+    numbers = {
+        name: found[name].tolist() for name in ("p_target", "p_draft", "overlap", "chance", "uniform") if name in found
+    }
+    distributions = {name: found[name].tolist() for name in ("full_target", "full_draft") if name in found}
+    tops = {
+        name: _alternatives(found[name], found[f"{name}_p"]) for name in ("top_target", "top_draft") if name in found
+    }
+    drafted, accepted, token = (found[name].long().tolist() for name in ("drafted", "accepted", "token"))
+    return Verification(drafted, accepted, token, **numbers, **distributions, **tops)
 
 
-def _unpack(row: list[float], shapes: dict[str, list[int]]) -> dict[str, Any]:
-    """A row of numbers back into fields. The first, its mass, has been looked at."""
-    values: dict[str, Any] = {}
-    at = 0
-    for name, shape in shapes.items():
-        size = prod(shape)
-        values[name] = _nest(row[at : at + size], shape)
-        at += size
-    del values["mass"]
-    values["accepted"], values["token"] = int(values["accepted"]), int(values["token"])
-    values["drafted"] = [int(token) for token in values["drafted"]]
-    for name in ("top_target", "top_draft"):
-        if name in values:
-            places = zip(values[name], values.pop(f"{name}_p"), strict=True)
-            values[name] = [[(int(token), p) for token, p in zip(*top, strict=True) if p > 0] for top in places]
-    return values
-
-
-def _nest(flat: list[float], shape: list[int]) -> Any:
-    if not shape:
-        return flat[0]
-    if len(shape) == 1:
-        return flat
-    step = len(flat) // shape[0] if shape[0] else 0
-    return [_nest(flat[i * step : (i + 1) * step], shape[1:]) for i in range(shape[0])]
+def _alternatives(tokens: Tensor, probs: Tensor) -> list[Alternatives]:
+    """The most probable tokens at each position. [n, several] twice"""
+    pairs = zip(tokens.long().tolist(), probs.tolist(), strict=True)
+    return [[(token, p) for token, p in zip(*each, strict=True) if p > 0] for each in pairs]
 
 
 class Stopwatch:

@@ -200,12 +200,12 @@ def test_after_every_round_the_cache_holds_all_but_the_last_token() -> None:
         target, sd.ModelDrafter(draft), PROMPTS, k=4, max_new_tokens=15, sampling=None, stop=sd.Stop([17, 2]),
         seed=11, rule=None, trace="off",
     )  # fmt: skip
-    while run.going:
+    while run.unfinished:
         run.round()
-        assert run.cache.lengths == run.cache.length.tolist() == [len(text) - 1 for text in run.texts]
+        assert run.cache.lengths == run.cache.length.tolist() == [len(text) - 1 for text in run.token_ids]
     with torch.inference_mode():  # and what it holds is the text's own keys
         fresh = target.new_cache(1, 80)
-        for row, text in enumerate(run.texts):
+        for row, text in enumerate(run.token_ids):
             fresh.rewind(fresh.lengths)
             target.forward(torch.tensor([text[:-1]]), fresh)
             for layer, (keys, values) in run.cache.layers.items():

@@ -121,7 +121,7 @@ def test_an_arena_is_lent_again_and_never_to_two_at_once() -> None:
     one, two = (start(model, None, PROMPT, k=0, max_new_tokens=9, sampling=GREEDY) for _ in range(2))
     for _ in range(5):
         one.round(), two.round()
-    assert one.texts == two.texts
+    assert one.token_ids == two.token_ids
     assert one.cache.layers[0][0].data_ptr() != two.cache.layers[0][0].data_ptr()
     assert model.engine.recorded == 2 and not model.engine.spare
     place = two.cache.layers[0][0].data_ptr()

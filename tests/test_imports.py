@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "specdec_lite"
 # Folders and top-level modules; each imports only what stands before it.
 ORDER = (
-    *("messages", "trace", "acceptance", "transfer", "randomness", "stopping", "kv_cache"),
+    *("messages", "trace", "acceptance", "transfer", "tree", "randomness", "stopping", "kv_cache"),
     *("engines", "models", "sampling", "draft", "prompts", "loop", "decoding"),
     *("theory", "drafters", "pocket", "loading", "bench", "training", "teaching", "viz", "cli"),
 )

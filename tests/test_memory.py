@@ -40,7 +40,7 @@ def test_the_arena_is_allocated_once_and_is_as_large_as_its_shape() -> None:
     head_dim = config.hidden_size // config.num_attention_heads
     assert capacity == len(PROMPT) + 100 + 4 + 1
     assert run.cache.nbytes == 2 * 8 * config.num_hidden_layers * capacity * config.num_key_value_heads * head_dim
-    while run.going:
+    while run.unfinished:
         run.round()
     assert {id(kept): kept.data_ptr() for layer in run.cache.layers.values() for kept in layer} == places
 
@@ -49,7 +49,7 @@ def test_a_round_needs_one_forwards_worth_however_long_the_text() -> None:
     """Same arena, early and late in the text: the peak beside it grows only with the slots that attention sees."""
     run = run_of(new=140)
     early = measure(run, rounds=3)
-    while len(run.texts[0]) < 125:
+    while len(run.token_ids[0]) < 125:
         run.round()
     late = measure(run, rounds=3)
     assert early.arena == late.arena == run.cache.nbytes + run.session.cache.nbytes

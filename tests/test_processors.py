@@ -75,7 +75,7 @@ def test_enumeration_gives_the_processed_distribution(name: str, rule: Any) -> N
     assert largest_difference(plain, truth) > 1e-3  # it does something here
 
 
-def leaking(self: Processors, scores: Tensor, texts: Any, tokens: Tensor) -> Tensor:
+def leaking(self: Processors, scores: Tensor, texts: Any, tokens: Tensor, before: Any = None) -> Tensor:
     """BUG: every place sees all drafted tokens, so a penalty falls on tokens that were rejected."""
     whole = [torch.tensor([*text, *row]) for text, row in zip(texts, tokens.tolist(), strict=True)]
     done = scores.clone()

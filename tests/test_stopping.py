@@ -120,9 +120,9 @@ def test_a_stop_inside_an_accepted_block_leaves_nothing_behind() -> None:
     )  # fmt: skip
     (only,) = run.round()
     assert (only.accepted, len(only.kept), only.ended) == (8, at + 1, "stop")
-    assert run.texts == [PROMPT + free[: at + 1]]
+    assert run.token_ids == [PROMPT + free[: at + 1]]
     assert run.cache.lengths == run.cache.length.tolist() == [len(PROMPT) + at]
-    assert not run.going
+    assert not run.unfinished
 
 
 def test_the_models_own_end_tokens_count_when_no_stop_is_given() -> None:
@@ -265,11 +265,13 @@ def test_nothing_after_a_stop_stays_in_the_cache() -> None:
     target, drafter = with_text()
     free = sd.speculative(target, drafter, "abc", k=5, max_new_tokens=14, seed=3, stop=sd.Stop()).text
     run = start(target, drafter, "abc", k=5, max_new_tokens=14, seed=3, stop=sd.Stop(strings=[free[6:8]]))
-    while run.going:
+    while run.unfinished:
         run.round()
-    assert run.cache.lengths == [len(run.texts[0]) - 1]
+    assert run.cache.lengths == [len(run.token_ids[0]) - 1]
     assert run.cache.length.tolist() == run.cache.lengths
-    assert tokenizer().decode(run.texts[0]).endswith(free[6:8]) or free[6:8] in tokenizer().decode(run.texts[0][-2:])
+    assert tokenizer().decode(run.token_ids[0]).endswith(free[6:8]) or free[6:8] in tokenizer().decode(
+        run.token_ids[0][-2:]
+    )
 
 
 def test_the_string_of_a_special_token_stops_too() -> None:

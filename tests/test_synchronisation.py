@@ -68,7 +68,7 @@ def models(request: pytest.FixtureRequest) -> tuple[Device, sd.ModelDrafter]:
 def waits_in_rounds(target: Device, drafter: Any, **options: Any) -> list[int]:
     """How often each round of a run waited."""
     run, counts = start(target, drafter, PROMPTS, k=4 if drafter else 0, max_new_tokens=20, **options), []
-    while run.going:
+    while run.unfinished:
         OnDevice.waits.clear()
         run.round()
         counts.append(OnDevice.waits.total())

@@ -66,7 +66,7 @@ def measure(run: Run, rounds: int = 8) -> Memory:
     sessions = [run.target, run.cache], [getattr(run.session, "model", None), getattr(run.session, "cache", None)]
     most = 0
     for _ in range(rounds):
-        if not run.going:
+        if not run.unfinished:
             break
         with Allocations() as seen:
             run.round()

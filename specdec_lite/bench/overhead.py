@@ -63,7 +63,7 @@ def outside(
             began = time.perf_counter()
             for each in models:  # reading the prompt is no part of a round
                 each.watch = Stopwatch(target.device)
-            while run.going:
+            while run.unfinished:
                 run.round()
             wait()
             whole += time.perf_counter() - began

@@ -65,7 +65,7 @@ def time_pieces(
 def _round(run: Run, seen: list[list[int]], following: list[list[int]], k: int) -> Parts:
     run.randomness.begin_round()
     clock = Stopwatch(run.target.device)
-    draft = run.session.propose(seen, k, run.sampler, run.randomness) if k else run.nothing
+    draft = run.session.propose(seen, k, run.sampler, run.randomness) if k else run.empty_draft
     clock.lap("draft")
     if draft.tokens.shape[1] < k:
         draft = certain([row[:k] for row in following], run.target.vocab_size, run.target.device)

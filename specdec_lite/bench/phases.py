@@ -83,14 +83,14 @@ def lapped(
     if isinstance(drafter, SyntheticDrafter):
         run.rule = drafter.rule
     rounds: list[Round] = []
-    while run.going:
+    while run.unfinished:
         rounds += run.round()
     laps.lap("rest")
     wait()
     passed = time.perf_counter() - began
     times = laps.seconds()
     parts = {part: times.get(part, 0.0) for part in PARTS}
-    return Lapped(run.texts, run.starts, rounds, passed, times["opening"], parts)
+    return Lapped(run.token_ids, run.prompt_lengths, rounds, passed, times["opening"], parts)
 
 
 class Laps(Stopwatch):

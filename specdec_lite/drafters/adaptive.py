@@ -98,6 +98,10 @@ class AdaptiveDrafter:
     def __init__(self, drafter: Drafter, rule: Rule) -> None:
         if not callable(rule):
             raise TypeError(f"rule must be a function of a row's past verdicts, got {shown(rule)}")
+        if hasattr(drafter, "tree"):
+            raise TypeError(
+                f"AdaptiveDrafter chooses a length, and {type(drafter).__name__} drafts trees: give its .drafter"
+            )
         self.drafter, self.rule = drafter, rule
 
     def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> AdaptiveSession:

@@ -73,17 +73,25 @@ class ModelDraftSession:
         """
         return max(len(text) - min(held, len(text) - 1) for text, held in zip(texts, self.cached, strict=True))
 
-    def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
+    def catch_up(self, texts: Texts) -> Tensor:
+        """Rewind to what the texts and the cache share; return what to feed. -> [batch, n]"""
         n = self.unfed(texts)  # rows that lack fewer are fed a token twice, to the same slot
         rows = list(zip(texts, self.cached, strict=True))
         self.cache.rewind([max(0, held - (len(text) - n)) for text, held in rows])
-        feed = send([self.known(text[-n:]) for text in texts], self.model.device)  # [batch, n]
+        return send([self.known(text[-n:]) for text in texts], self.model.device)
+
+    def known_ids(self, tokens: Tensor) -> Tensor:
+        """As `known`, on the device."""
+        return tokens if self.knows_all else tokens.clamp_max(self.model.vocab_size - 1)
+
+    def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
+        feed = self.catch_up(texts)  # [batch, n]
         tokens, probs = feed[:, :0], []  # [batch, 0]
         for _ in range(k):
             logits = self.fit(self.model.forward(feed, self.cache, last_only=True))  # [batch, 1, vocab]
             token, p_draft = sampler.draw(logits, texts, tokens, randomness)  # [batch, 1], [batch, 1, vocab] or None
             tokens = torch.cat([tokens, token], 1)  # [batch, drafted so far]
             probs.append(p_draft)
-            feed = token if self.knows_all else token.clamp_max(self.model.vocab_size - 1)  # [batch, 1]
+            feed = self.known_ids(token)  # [batch, 1]
         self.cached = [len(text) + k - 1 for text in texts]
         return Draft(tokens, sampler.together(tokens, probs, self.vocab_size), [k] * len(texts))

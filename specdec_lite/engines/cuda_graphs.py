@@ -98,7 +98,7 @@ class GraphEngine(Engine):
 
     def run(self, whole: Pass, tokens: Tensor, cache: Arena, last: bool, kind: Hashable) -> Tensor:
         prompt = tokens.shape[1] > (CATCH_UP if last else WIDEST)  # it comes but once
-        if self.trouble or prompt or not isinstance(cache, Lent):
+        if self.trouble or prompt or cache.is_tree or not isinstance(cache, Lent):  # a recorded mask is a chain's
             return super().run(whole, tokens, cache, last, kind)
         return self._replay(whole, tokens, cache, last, kind)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..messages import shown
 from ..randomness import Randomness
-from .processors import Processors
+from .processors import Prefixes, Processors
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,20 @@ class Sampler:
     sampling: Sampling
     processors: Processors
 
-    def processed(self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor) -> Tensor:
+    def processed(
+        self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor, before: Prefixes | None = None
+    ) -> Tensor:
         """What the rows' processors make of logits [batch, n, vocab]; widened for them, where there are any."""
-        return self.processors(widest(logits), texts, tokens) if self.processors else logits
+        return self.processors(widest(logits), texts, tokens, before) if self.processors else logits
 
-    def probabilities(self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor) -> Tensor:
-        """Distributions at the last n places of texts + tokens.
+    def probabilities(
+        self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor, before: Prefixes | None = None
+    ) -> Tensor:
+        """Distributions at the last n places of texts + tokens, or of a tree after the tokens `before` each place.
 
         logits [batch, n, vocab], tokens [batch, m] drafted after the texts, n <= m + 1 -> [batch, n, vocab].
         """
-        return probabilities(self.processed(logits, texts, tokens), self.sampling)
+        return probabilities(self.processed(logits, texts, tokens, before), self.sampling)
 
     def draw(
         self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor, randomness: Randomness

@@ -20,6 +20,7 @@ from ..messages import shown
 
 Processor = Callable[[Tensor, Tensor], Tensor]
 Chain = Sequence[Processor]
+Prefixes = Sequence[Sequence[int]]  # for each place, which drafted tokens come before it
 
 KEEP_STATE = {"SynthIDTextWatermarkLogitsProcessor", "DiaEOSDelayPatternLogitsProcessor", "WhisperNoSpeechDetection"}
 RUN_A_MODEL = {"UnbatchedClassifierFreeGuidanceLogitsProcessor"}
@@ -47,8 +48,10 @@ class Processors:
     def __bool__(self) -> bool:
         return any(self.rows)
 
-    def __call__(self, scores: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor) -> Tensor:
-        """Process the last n places of texts + tokens.
+    def __call__(
+        self, scores: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor, before: Prefixes | None = None
+    ) -> Tensor:
+        """Process the last n places of texts + tokens, or of a tree after the tokens `before` each place.
 
         scores [batch, n, vocab], tokens [batch, m] drafted after the texts, n <= m + 1
         -> [batch, n, vocab]; `scores` stays as it was.
@@ -57,12 +60,12 @@ class Processors:
             ValueError: a processor returned something else than scores for this one row.
         """
         done = scores.clone()
-        unseen = tokens.shape[1] + 1 - scores.shape[1]  # places that come before the first one here
+        n, m = scores.shape[1], tokens.shape[1]
+        prefixes = [range(m + 1 - n + place) for place in range(n)] if before is None else before
         for row, chain in enumerate(self.rows):
             text = torch.tensor(texts[row], device=tokens.device)
-            whole = torch.cat([text, tokens[row]])  # [length + m]
-            for place in range(scores.shape[1] if chain else 0):
-                prefix = whole[: len(text) + unseen + place]  # [n]
+            for place in range(n if chain else 0):
+                prefix = torch.cat([text, tokens[row, list(prefixes[place])]])  # [length + drafted before the place]
                 done[row, place] = apply(chain, prefix, scores[row, place])
         return done
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..acceptance import Rule
 from ..decoding import start
-from ..draft import Drafter
+from ..draft import Drafter, draft_size
 from ..loop import Run
 from ..models import LanguageModel
 from ..randomness import AcceptedLength, Branch, length_probs
@@ -53,7 +53,8 @@ class Branches:
         self.rows = [Branch(script) for script in scripts]
 
     def begin_round(self) -> None:
-        self.allowed, self.going = self.run.allowed(), [ended is None for ended in self.run.ended]
+        self.allowed = [draft_size(self.run.drafter, length) for length in self.run.draft_lengths()]
+        self.going = [reason is None for reason in self.run.finish_reasons]
         self.drafted, self.verified = 0, False
 
     def sample(self, probs: Tensor) -> Tensor:
@@ -107,10 +108,10 @@ def paths(
             randomness=branches,
         )  # fmt: skip
         made = [Path() for _ in branches.rows]
-        while branches.run.going:
+        while branches.run.unfinished:
             for each in branches.run.round():
                 made[each.row].rounds.append(each)
-        for path, branch, text in zip(made, branches.rows, branches.run.texts, strict=True):
+        for path, branch, text in zip(made, branches.rows, branches.run.token_ids, strict=True):
             path.tokens, path.probability = tuple(text[len(prompt) :]), branch.probability
             scripts += branch.untried()
         yield from made

@@ -46,7 +46,12 @@ def _verdict(each: Round, i: int, decode: Decode, kind: str) -> str:
     head = f"{shown(decode([each.drafted[i]]))} {kind}, draft {i + 1} of {len(each.drafted)} in round {each.index + 1}"
     if not each.chance:
         return head + "\n(its numbers were not recorded: run with trace='summary')"
-    below = "below, so kept" if kind == "accepted" else "not below, so thrown away"
+    if kind == "rejected":
+        below = "not below, so thrown away"
+    elif each.uniform[i] < each.chance[i]:
+        below = "below, so kept"
+    else:  # block verification
+        below = "not below, but kept with a longer prefix that passed"
     return (
         f"{head}\np_target {each.p_target[i]:.3f}   p_draft {each.p_draft[i]:.3f}   overlap {each.overlap[i]:.3f}\n"
         f"chance {each.chance[i]:.3f}   uniform {each.uniform[i]:.3f}: {below}"
@@ -57,7 +62,10 @@ def _origin(each: Round, kind: str, decode: Decode) -> str:
     """Where a token came from that nobody drafted."""
     head = f"{shown(decode([each.token]))} {kind}, round {each.index + 1}"
     if kind == "bonus":
-        drafts = f"all {len(each.drafted)} drafts were kept, and the forward that judged them"
+        kept = (
+            f"all {len(each.drafted)} drafts were kept" if each.parents is None else "a path to the tree's end was kept"
+        )
+        drafts = f"{kept}, and the forward that judged them"
         return f"{head}\n{drafts}\nheld one distribution more: drawn from p_target"
     if kind == "corrected":
         failed = shown(decode([each.drafted[each.accepted]]))

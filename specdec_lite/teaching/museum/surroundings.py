@@ -13,8 +13,8 @@ from ...stopping import Decode, Stop
 class OneUniform(SeededStreams):
     """BUG: a round draws one number to draft and one to accept, and uses them at every position.
 
-    Each token by itself looks right; neighbours move together. Enumeration can't see it, since it
-    stands in for the numbers.
+    A round's first token is right. From the second on the numbers have decided the one before already, so
+    tokens and pairs are off. Enumeration cannot see it, since it stands in for the numbers.
     """
 
     def begin_round(self) -> None:
