@@ -50,7 +50,7 @@ class Draft:
 class DraftSession(Protocol):
     """A drafter at work on one batch of texts."""
 
-    def room(self, length: int) -> int:
+    def max_draft_tokens(self, length: int) -> int:
         """How many tokens may be proposed after a text of this length."""
 
     def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
@@ -72,7 +72,7 @@ def draft_size(drafter: Drafter | None, k: int) -> int:
     return len(drafter.tree(k)) if hasattr(drafter, "tree") else k
 
 
-def certain(rows: list[list[int]], vocab_size: int, device: torch.device) -> Draft:
+def one_hot_draft(rows: list[list[int]], vocab_size: int, device: torch.device) -> Draft:
     """A draft in which every token had probability one (rows of different lengths, or none)."""
     width = max(len(row) for row in rows)
     padded = [row + [0] * (width - len(row)) for row in rows]

@@ -1,7 +1,7 @@
-"""The key/value cache: an arena, a length and a mask.
+"""The key/value cache: slots, lengths and a mask.
 
-Slots are allocated once, zeroed. Append writes at `length` and adds; rewind subtracts; nothing
-is concatenated or cropped, and a stale slot is harmless because the mask hides it. Each row has
+Slots are allocated once, zeroed. New tokens are written at `length`, which `advance` raises and `rewind`
+lowers; nothing is concatenated or copied, and a stale slot is harmless because the mask hides it. Each row has
 its own length, on the device, so rewinding rows by different amounts costs no synchronisation.
 """
 
@@ -23,7 +23,7 @@ def doubled(least: int, wanted: int) -> int:
     return least
 
 
-class Arena:
+class KVCache:
     """Keys and values of every layer for a batch of rows.
 
     A layer's tensors are [batch, kv_heads, capacity, head_dim], so that attention reads what a head
@@ -32,7 +32,7 @@ class Arena:
 
     Args:
         batch: rows.
-        capacity: slots a row. Nothing may be written beyond; `expect` says so beforehand.
+        capacity: slots a row. Nothing may be written beyond; `reserve` says so beforehand.
         device: where lengths and slots live.
     """
 
@@ -49,23 +49,23 @@ class Arena:
         self._slots = torch.arange(capacity, device=device)  # [capacity]
         self._tree: Tree | None = None  # what the slots from `_root` on hold; None while a row is one chain
 
-    def expect(self, n: int) -> None:
-        """Announce n new tokens a row: fixes their positions and slots until `append`.
+    def reserve(self, n: int) -> None:
+        """Make room for n new tokens a row: fixes their positions and slots until `advance`.
 
         Raises:
             ValueError: they would not fit.
         """
-        self.announce(n)
-        self.place(n)
+        self.check_room(n)
+        self.assign_slots(n)
 
-    def announce(self, n: int) -> None:
-        """The host's part of `expect`: whether they fit, and how many slots attention looks at."""
+    def check_room(self, n: int) -> None:
+        """The host's part of `reserve`: whether they fit, and how many slots attention looks at."""
         reach = max(self.lengths) + n
         if reach > self.capacity:
             raise ValueError(f"the cache holds {self.capacity} tokens a row, and {reach} are wanted")
         self.visible = min(self.capacity, -(-reach // BUCKET) * BUCKET)
 
-    def place(self, n: int) -> None:
+    def assign_slots(self, n: int) -> None:
         """The device's part: positions and slots, from `length` alone, or of a tree's next nodes from their depth."""
         self.places = self.length.unsqueeze(1) + self._slots[:n]  # [batch, n], slots of a row
         self.positions = self.places  # in the text
@@ -74,7 +74,7 @@ class Arena:
         self._at: dict[int, Tensor] = {}  # by heads: slots to write to, among all
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
-        """Additive attention mask for the announced tokens, [batch, 1, n, visible].
+        """Additive attention mask for the new tokens, [batch, 1, n, visible].
 
         Token i of a row sees slot j when j is not after it and, with a window, less than
         `window` positions before it; in a tree, when j holds the text or one of its ancestors. Additive, since eager
@@ -101,7 +101,7 @@ class Arena:
         return like.new_zeros(self.batch, like.shape[1], self.capacity, like.shape[3])
 
     def _write_at(self, heads: int) -> Tensor:
-        """Where the announced tokens go, when all slots of all heads and rows stand in line. -> [batch * heads * n]"""
+        """Where the new tokens go, when all slots of all heads and rows stand in line. -> [batch * heads * n]"""
         if heads not in self._at:
             if heads not in self._first:
                 every = torch.arange(self.batch * heads, device=self.device)
@@ -162,8 +162,8 @@ class Arena:
         self._tree = None
         return longest
 
-    def append(self, n: int) -> None:
-        """Keep the n tokens that were announced and written."""
+    def advance(self, n: int) -> None:
+        """Keep the n tokens that were written."""
         self.length += n  # in place: a recorded pass reads it where it is
         self.lengths = [length + n for length in self.lengths]
 

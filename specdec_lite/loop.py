@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from .acceptance import Rule
-from .draft import Draft, Drafter, certain, draft_size
+from .draft import Draft, Drafter, draft_size, one_hot_draft
 from .models import LanguageModel, prefill
 from .randomness import Randomness
 from .sampling.distributions import Sampler
 from .stopping import Stop
 from .trace import Detail, FinishReason, Round
-from .transfer import Outcome, Stopwatch, Verification, send
+from .transfer import Outcome, PhaseTimer, Verification, send
 from .tree import TreeVerification
 
 
@@ -49,7 +49,7 @@ class Run:
         capacity = max(self.max_lengths) + draft_size(drafter, k) + 1
         self.cache = target.new_cache(len(prompts), capacity)
         self.session = drafter and drafter.open(self.token_ids, capacity, target.vocab_size, target.device)
-        self.empty_draft = certain([[] for _ in prompts], target.vocab_size, target.device)
+        self.empty_draft = one_hot_draft([[] for _ in prompts], target.vocab_size, target.device)
         prefill(target, self.cache, self.token_ids)
 
     @property
@@ -65,28 +65,28 @@ class Run:
             return [0] * len(self.token_ids)
         lengths = []
         for text, longest, finished in zip(self.token_ids, self.max_lengths, self.finish_reasons, strict=True):
-            most = min(self.k, longest - len(text) - 1, self.session.room(len(text)))
+            most = min(self.k, longest - len(text) - 1, self.session.max_draft_tokens(len(text)))
             lengths.append(0 if finished else max(0, most))
         return lengths
 
     @torch.inference_mode()
     def round(self) -> list[Round]:
         """One round for every unfinished row: between 1 and k + 1 new tokens each."""
-        clock, lengths = Stopwatch(self.target.device), self.draft_lengths()
+        timer, lengths = PhaseTimer(self.target.device), self.draft_lengths()
         self.randomness.begin_round()
 
         # 1. Draft: n tokens a row, k or fewer in a chain, each with the distribution it was drawn from.
         draft = self._draft(max(lengths))  # tokens [batch, n], probs [batch, n, vocab]
         drafted = [min(count, draft.tree.size(most)) for count, most in zip(draft.count, lengths, strict=True)]
         rule = TreeVerification(self.rule, draft.tree) if draft.is_tree else self.rule
-        clock.lap("draft")
+        timer.end("draft")
 
         # 2. Verify: the target scores the last token and all n drafts in one forward.
         block = torch.cat([self.last, draft.tokens], 1)  # [batch, n + 1]
         if draft.is_tree:
             self.cache.branch(draft.tree.below_token().parents)
         logits = self.target.forward(block, self.cache)  # [batch, n + 1, vocab]
-        clock.lap("verify")
+        timer.end("verify")
         # [batch, n + 1, vocab], after the text and after each drafted token
         p_target = self.sampler.probabilities(logits, self.token_ids, draft.tokens, draft.prefixes)
 
@@ -109,11 +109,11 @@ class Run:
         rounds = [self._keep(row, drafted[row], draft, paths[row], each) for row, each in enumerate(found)]
         self._rewind(block.shape[1], draft, paths, [len(each.kept) if each else 0 for each in rounds])
         self.last = token.unsqueeze(1)  # an unfinished row has kept it
-        clock.lap("rest")
+        timer.end("rest")
         self.index += 1
         made = [each for each in rounds if each]
         for each in made:
-            each.seconds = clock.seconds()
+            each.seconds = timer.seconds()
         return made
 
     def _draft(self, k: int) -> Draft:

@@ -1,7 +1,7 @@
 """A language model as the decoding loop sees it: tokens and a cache in, logits out.
 
 `TransformersModel` wraps any decoder-only model of transformers whose state is a key/value cache.
-`TableModel` is small enough to enumerate, and sees only what the arena shows it.
+`TableModel` is small enough to enumerate, and sees only what the cache shows it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .engines import GraphEngine, build
 from .engines.architecture import reach, refusal, windows
 from .engines.snapshot import Snapshot, settings
-from .kv_cache import Arena
+from .kv_cache import KVCache
 from .messages import shown
 from .transfer import send
 
@@ -41,13 +41,13 @@ class LanguageModel(Protocol):
     tokenizer: Any  # None when text is not wanted
     end_tokens: tuple[int, ...]  # the model's own end-of-sequence ids
 
-    def new_cache(self, batch: int, capacity: int) -> Arena: ...
+    def new_cache(self, batch: int, capacity: int) -> KVCache: ...
 
-    def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache, last_only: bool = False) -> Tensor:
         """tokens [batch, n], appended to `cache` -> logits [batch, n, vocab] (n = 1 with `last_only`)."""
 
 
-def prefill(model: LanguageModel, cache: Arena, texts: Sequence[Sequence[int]]) -> None:
+def prefill(model: LanguageModel, cache: KVCache, texts: Sequence[Sequence[int]]) -> None:
     """Fill `cache` with all but the last token of each text.
 
     The last token stays out: the next round feeds it, so a round always begins with one token
@@ -62,7 +62,7 @@ def prefill(model: LanguageModel, cache: Arena, texts: Sequence[Sequence[int]]) 
 
 
 class TransformersModel:
-    """A transformers causal language model behind the arena.
+    """A causal language model of transformers, run over a `KVCache`.
 
     Nothing of the module is changed. What runs is what the module computes when a text begins: it is compared with
     what the engine was made for (see `engines.snapshot`), and the engine is made again if anything differs. While a
@@ -142,14 +142,14 @@ class TransformersModel:
         """How many weights, tied ones counted once."""
         return sum(p.numel() for p in self.module.parameters())
 
-    def new_cache(self, batch: int, capacity: int) -> Arena:
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
         """Begin a text. Errors as for a new model."""
         self.refresh()
         cache = self.engine.new_cache(batch, capacity, self.device)
         cache.of = self._state()
         return cache
 
-    def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache, last_only: bool = False) -> Tensor:
         """As for any `LanguageModel`.
 
         Raises:
@@ -166,10 +166,10 @@ class TransformersModel:
         with plain_arithmetic(self.device):
             for block in tokens.split(tokens.shape[1] if causal else CHUNK, 1):  # [batch, n or CHUNK or fewer]
                 logits.append(self.engine.run(run, block, cache, last_only, tuple(self.windows.items())))
-                cache.append(block.shape[1])
+                cache.advance(block.shape[1])
         return logits[-1] if last_only or len(logits) == 1 else torch.cat(logits, 1)  # [batch, n, vocab]
 
-    def _is_causal(self, tokens: Tensor, cache: Arena) -> bool:
+    def _is_causal(self, tokens: Tensor, cache: KVCache) -> bool:
         """Whether these are texts from their first token on, each of which sees all before it: no mask says more."""
         begins = tokens.shape[1] >= LEAST_CAUSAL and not any(cache.lengths)
         return begins and self.engine.causal and not any(self.windows.values())
@@ -178,7 +178,7 @@ class TransformersModel:
         """What changes when the module is taken anew, and with every operation that writes to a weight."""
         return self._taken, [weight._version for weight in self._weights]
 
-    def _pass(self, tokens: Tensor, cache: Arena, last_only: bool, causal: bool) -> Tensor:
+    def _pass(self, tokens: Tensor, cache: KVCache, last_only: bool, causal: bool) -> Tensor:
         """All that the device does, and nothing that the host has to read: a graph can record it."""
         if causal:
             cache.visible = tokens.shape[1]
@@ -237,7 +237,7 @@ def _end_tokens(module: PreTrainedModel) -> tuple[int, ...]:
 class TableModel:
     """Logits read off a table: the sum, over what the mask shows, of a row for each (position, token).
 
-    The tokens themselves are what it keeps in the arena, so a slot that is stale, missing or
+    The tokens themselves are what it keeps in the cache, so a slot that is stale, missing or
     misplaced changes its distribution. Small enough to enumerate every text.
 
     Args:
@@ -254,18 +254,18 @@ class TableModel:
         table = torch.randn(context, vocab_size, vocab_size, generator=generator, dtype=torch.float64)
         self.table = sharpness * table  # [position, token there, next token]
 
-    def new_cache(self, batch: int, capacity: int) -> Arena:
-        return Arena(batch, capacity)
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        return KVCache(batch, capacity)
 
-    def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache, last_only: bool = False) -> Tensor:
         n = tokens.shape[1]
-        cache.expect(n)
+        cache.reserve(n)
         held = tokens[:, None, :, None].double()  # [batch, one head, n, one feature]
         seen, _ = cache.update(held, held, 0)  # [batch, 1, visible, 1]
         seen = seen[:, 0, :, 0].long()  # [batch, visible]
         shown = cache.mask(torch.float64)[:, 0] == 0  # [batch, n, visible]
         positions = cache.slot_positions().reshape(-1, seen.shape[1])  # [1 or batch, visible]
         rows = self.table[positions.clamp_max(self.context - 1), seen]  # [batch, visible, vocab]
-        cache.append(n)
+        cache.advance(n)
         logits = shown.double() @ rows  # [batch, n, vocab]
         return logits[:, -1:] if last_only else logits

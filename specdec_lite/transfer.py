@@ -148,8 +148,8 @@ def _alternatives(tokens: Tensor, probs: Tensor) -> list[Alternatives]:
     return [[(token, p) for token, p in zip(*each, strict=True) if p > 0] for each in pairs]
 
 
-class Stopwatch:
-    """Times of a round's phases. On a GPU by events, read after the round's synchronisation.
+class PhaseTimer:
+    """Times a round's phases. On a GPU by events, read after the round's synchronisation.
 
     The last phase ends on the host: it is what the clock says in all, less the others, so that no event
     behind the synchronisation has to be waited for.
@@ -168,7 +168,7 @@ class Stopwatch:
         event.record(self.stream)
         return event
 
-    def lap(self, name: str) -> None:
+    def end(self, name: str) -> None:
         """The phase `name` ends here."""
         self.names.append(name)
         self.marks.append(self._now())

@@ -14,7 +14,7 @@ from architectures import ARCHITECTURES, IN_FLOAT32, WINDOWED, build
 from tiny import VOCAB, next_logits, noisy
 
 import specdec_lite as sd
-from specdec_lite.kv_cache import Arena
+from specdec_lite.kv_cache import KVCache
 from specdec_lite.loading.probe import probe
 
 PROMPTS = [[5, 1, 7, 7, 2], [3], [9, 4, 4, 30, 12, 8, 0, 21, 33, 2, 17]]
@@ -78,24 +78,24 @@ def test_a_wrong_window_is_noticed(name: str, change: str) -> None:
 
 
 class Broken(sd.TransformersModel):
-    """Runs its model over another kind of arena."""
+    """Runs its model over another kind of cache."""
 
-    arena: type[Arena]
+    cache: type[KVCache]
 
-    def new_cache(self, batch: int, capacity: int) -> Arena:
-        return self.arena(batch, capacity, self.device)
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        return self.cache(batch, capacity, self.device)
 
 
-class RewindsTooFew(Arena):
+class RewindsTooFew(KVCache):
     def rewind(self, tokens: list[int]) -> None:
         super().rewind([max(0, n - 1) for n in tokens])
 
 
-class OnePositionForAll(Arena):
+class OnePositionForAll(KVCache):
     """Gives each row the positions of the first; slots and masks are right."""
 
-    def expect(self, n: int) -> None:
-        super().expect(n)
+    def reserve(self, n: int) -> None:
+        super().reserve(n)
         self.right = self.positions
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> torch.Tensor:
@@ -105,18 +105,18 @@ class OnePositionForAll(Arena):
         return made
 
 
-class ShowsTheNextSlot(Arena):
+class ShowsTheNextSlot(KVCache):
     """A mask that is off by one slot."""
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> torch.Tensor:
         return super().mask(dtype, window).roll(1, -1)
 
 
-@pytest.mark.parametrize("arena", [RewindsTooFew, OnePositionForAll, ShowsTheNextSlot])
+@pytest.mark.parametrize("cache", [RewindsTooFew, OnePositionForAll, ShowsTheNextSlot])
 @pytest.mark.parametrize("name", ["Llama", "GPT2", "Gemma2", "Mixtral"])
-def test_a_wrong_cache_is_noticed(name: str, arena: type[Arena]) -> None:
+def test_a_wrong_cache_is_noticed(name: str, cache: type[KVCache]) -> None:
     target = Broken(build(name))
-    target.arena = arena
+    target.cache = cache
     assert generated(name)
     with pytest.raises(AssertionError):
         check(name, target)
@@ -126,10 +126,10 @@ def test_a_wrong_cache_is_noticed(name: str, arena: type[Arena]) -> None:
 
 
 @torch.inference_mode()
-def ragged(model: sd.TransformersModel, arena: type[Arena], tolerance: float) -> torch.Tensor:
+def ragged(model: sd.TransformersModel, cache: type[KVCache], tolerance: float) -> torch.Tensor:
     """Appends and rewinds, by row, through more than one bucket of slots, against no cache. -> [n, 2, vocab]"""
     texts = [[(3 * i * i + 5 * i + row) % VOCAB for i in range(90)] for row in range(2)]
-    cache, held, logits = arena(2, 100), [0, 0], []
+    cache, held, logits = cache(2, 100), [0, 0], []
     for n, forget in ((9, [2, 5]), (4, [0, 4]), (1, [1, 0]), (60, [3, 20]), (5, [0, 0])):
         block = torch.tensor([text[at : at + n] for text, at in zip(texts, held, strict=True)])
         logits.append(model.forward(block, cache)[:, -1])
@@ -144,30 +144,30 @@ def ragged(model: sd.TransformersModel, arena: type[Arena], tolerance: float) ->
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_ragged_appends_and_rewinds_equal_an_uncached_forward(name: str) -> None:
-    ragged(sd.TransformersModel(build(name)), Arena, 1e-5 if name in IN_FLOAT32 else 1e-10)
+    ragged(sd.TransformersModel(build(name)), KVCache, 1e-5 if name in IN_FLOAT32 else 1e-10)
 
 
-class Poisoned(Arena):
+class Poisoned(KVCache):
     """Before each forward, slots without a token of their row are filled: stale ones and those never written."""
 
     poison: float
     reach = 0  # how many slots that do hold a token are filled as well: 1 is the row's last
 
-    def expect(self, n: int) -> None:
-        super().expect(n)
+    def reserve(self, n: int) -> None:
+        super().reserve(n)
         for kept in (kept for pair in self.layers.values() for kept in pair):
             for row, length in enumerate(self.lengths):
                 kept[row, :, length - self.reach :] = self.poison  # [batch, kv_heads, capacity, head_dim]
 
 
-def poisoned(value: float, reach: int = 0) -> type[Arena]:
+def poisoned(value: float, reach: int = 0) -> type[KVCache]:
     return type("Poison", (Poisoned,), dict(poison=value, reach=reach))
 
 
 @pytest.mark.parametrize("name", ["Llama", "Mistral", "Gemma2", "GPTBigCode", "GptOss", "DeepseekV3"])
 def test_no_slot_without_a_token_has_any_influence(name: str) -> None:
     model = sd.TransformersModel(build(name))
-    clean = ragged(model, Arena, 1e-5)
+    clean = ragged(model, KVCache, 1e-5)
     for value in (1e30, -1e30):
         assert torch.equal(ragged(model, poisoned(value), 1e-5), clean)
     with pytest.raises(AssertionError):  # the poison works, where it is seen
@@ -175,7 +175,7 @@ def test_no_slot_without_a_token_has_any_influence(name: str) -> None:
 
 
 def test_not_a_number_would_pass_through_a_mask() -> None:
-    """A hidden slot weighs exactly zero, and zero times NaN is NaN: why an arena begins zeroed and not empty."""
+    """A hidden slot weighs exactly zero, and zero times NaN is NaN: why a cache begins zeroed and not empty."""
     model = sd.TransformersModel(build("Llama"))
     with pytest.raises(AssertionError, match="nan"):
         ragged(model, poisoned(float("nan")), 1e-5)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import specdec_lite as sd
-from specdec_lite.kv_cache import Arena
+from specdec_lite.kv_cache import KVCache
 from specdec_lite.teaching import check
 from specdec_lite.teaching import toys as sentence
 from specdec_lite.teaching.checks.draft_then_verify import FEEDS, GREEDY, OUTCOMES
@@ -171,15 +171,15 @@ class Watched(sd.TableModel):
         self.table.zero_()
         for slot in range(context):
             self.table[slot, :, 1 if slot < slips else 2] = 2.0**slot
-        self.caches: list[Arena] = []
+        self.caches: list[KVCache] = []
         self.reads: list[list[int]] = []
         self.held: list[int] = []  # after each rewind
 
-    def new_cache(self, batch: int, capacity: int) -> Arena:
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
         self.caches.append(super().new_cache(batch, capacity))
         return self.caches[-1]
 
-    def forward(self, tokens: torch.Tensor, cache: Arena, last_only: bool = False) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, cache: KVCache, last_only: bool = False) -> torch.Tensor:
         self.held.append(cache.lengths[0])
         self.reads.append(tokens[0].tolist())
         return super().forward(tokens, cache, last_only)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from specdec_lite.kv_cache import Arena
+from specdec_lite.kv_cache import KVCache
 from specdec_lite.sampling.distributions import Sampling, probabilities
 from specdec_lite.teaching import check
 from specdec_lite.teaching.checks.naive import DRAWS, FITS, LOGITS, TEXTS
@@ -156,9 +156,9 @@ def test_texts_that_fit_fit_and_one_more_does_not() -> None:
         FITS, check.texts_that_fit.cases, strict=True
     ):
         one = torch.empty(1, kv_heads, 1, head_dim, dtype={1: torch.int8, 2: torch.bfloat16}[size], device="meta")
-        arena = Arena(1, tokens, "meta")
-        arena.expect(1)
+        cache = KVCache(1, tokens, "meta")
+        cache.reserve(1)
         for layer in range(layers):
-            arena.update(one, one, layer)
+            cache.update(one, one, layer)
         room = memory - weights
-        assert case.expected * arena.nbytes <= max(0, room) and (case.expected + 1) * arena.nbytes > room
+        assert case.expected * cache.nbytes <= max(0, room) and (case.expected + 1) * cache.nbytes > room

@@ -221,8 +221,8 @@ def test_nothing_of_a_run_is_kept_for_a_gradient() -> None:
         target, sd.ModelDrafter(draft), PROMPT, k=2, max_new_tokens=5, sampling=None, stop=None, seed=0, rule=None,
         trace="off",
     )  # fmt: skip
-    for arena in (run.cache, run.session.cache):
-        assert not any(kept.requires_grad for layer in arena.layers.values() for kept in layer)
+    for each in (run.cache, run.session.cache):
+        assert not any(kept.requires_grad for layer in each.layers.values() for kept in layer)
 
 
 # What comes back

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import PROMPT, VOCAB, Counted, llama, next_logits, pair, table_pair
 
 import specdec_lite as sd
-from specdec_lite.draft import Draft, certain
+from specdec_lite.draft import Draft, one_hot_draft
 from specdec_lite.drafters.prompt_lookup import Index
 from specdec_lite.randomness import SeededStreams
 from specdec_lite.sampling.distributions import Sampler, probabilities
@@ -239,9 +239,9 @@ def test_a_model_without_a_limit_always_has_room() -> None:
     endless = copy.copy(draft)
     endless.context = None
     session = sd.ModelDrafter(draft).open([[1, 2]], 50, 4, draft.device)
-    assert [session.room(n) for n in (1, 39, 40, 41)] == [39, 1, 0, 0]
+    assert [session.max_draft_tokens(n) for n in (1, 39, 40, 41)] == [39, 1, 0, 0]
     session.model = endless
-    assert session.room(10**6) > 100
+    assert session.max_draft_tokens(10**6) > 100
 
 
 # Prompt lookup
@@ -321,12 +321,12 @@ def test_prompt_lookup_refuses_impossible_lengths(kwargs: dict) -> None:
 
 
 def test_a_certain_draft_is_one_hot_and_padded() -> None:
-    draft = certain([[2, 0], [], [3]], 4, torch.device("cpu"))
+    draft = one_hot_draft([[2, 0], [], [3]], 4, torch.device("cpu"))
     assert draft.tokens.tolist() == [[2, 0], [0, 0], [3, 0]]
     assert draft.count == [2, 0, 1]
     assert torch.equal(draft.probs.argmax(-1), draft.tokens)
     assert (draft.probs.sum(-1) == 1).all()
-    nothing = certain([[], []], 4, torch.device("cpu"))
+    nothing = one_hot_draft([[], []], 4, torch.device("cpu"))
     assert nothing.tokens.shape == (2, 0)
     assert nothing.probs.shape == (2, 0, 4)
 
@@ -362,7 +362,7 @@ class Erratic:
         self.chance, self.vocab_size = random.Random(self.seed), vocab_size
         return self
 
-    def room(self, length: int) -> int:
+    def max_draft_tokens(self, length: int) -> int:
         return self.chance.choice([0, 1, 2, 100])
 
     def propose(self, texts, k, sampler, randomness) -> Draft:

@@ -60,7 +60,7 @@ def test_lean_text_is_that_of_transformers(name: str) -> None:
 
 
 def test_no_key_is_copied_for_queries_that_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grouped-query heads: attention is given views of the arena, whatever the number of rows."""
+    """Grouped-query heads: attention is given views of the cache, whatever the number of rows."""
     seen: list[torch.Tensor] = []
     real = torch.nn.functional.scaled_dot_product_attention
 

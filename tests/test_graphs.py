@@ -150,7 +150,9 @@ def test_what_the_last_text_left_cannot_poison_the_next(cleared: bool, monkeypat
         for kept in (kept for pair in model.engine.spare[0].layers.values() for kept in pair):
             kept.fill_(torch.nan)
     if not cleared:
-        monkeypatch.setattr("specdec_lite.engines.cuda_graphs.Lent.clear", lambda self: self.rewind(self.lengths))
+        monkeypatch.setattr(
+            "specdec_lite.engines.cuda_graphs.RecordedCache.clear", lambda self: self.rewind(self.lengths)
+        )
         model.engine.spare[0].length.zero_()
         with pytest.raises(ValueError, match="largest logit is nan"):
             sd.autoregressive(model, PROMPT, **COMMON)

@@ -1,4 +1,4 @@
-"""The arena is allocated once, and a round leaves nothing behind but what it tells."""
+"""The cache is allocated once, and a round leaves nothing behind but what it tells."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def test_the_arena_is_allocated_once_and_is_as_large_as_its_shape() -> None:
 
 
 def test_a_round_needs_one_forwards_worth_however_long_the_text() -> None:
-    """Same arena, early and late in the text: the peak beside it grows only with the slots that attention sees."""
+    """Same cache, early and late in the text: the peak beside it grows only with the slots that attention sees."""
     run = run_of(new=140)
     early = measure(run, rounds=3)
     while len(run.token_ids[0]) < 125:
         run.round()
     late = measure(run, rounds=3)
-    assert early.arena == late.arena == run.cache.nbytes + run.session.cache.nbytes
+    assert early.cache == late.cache == run.cache.nbytes + run.session.cache.nbytes
     assert early.weights == sum(weight_bytes(each) for each in pair())
     assert late.round < 2 * early.round
-    assert late.round < late.weights + late.arena
+    assert late.round < late.weights + late.cache
 
 
 def test_a_round_that_copies_the_arena_would_show(monkeypatch: pytest.MonkeyPatch) -> None:

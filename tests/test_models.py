@@ -1,4 +1,4 @@
-"""Models behind the arena equal models without a cache, and those that cannot are refused."""
+"""Models behind the cache equal models without a cache, and those that cannot are refused."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import specdec_lite as sd
 from specdec_lite.decoding import start
-from specdec_lite.transfer import Stopwatch
+from specdec_lite.transfer import PhaseTimer
 
 PROMPTS = [[5, 1, 7, 7, 2], [3, 3, 9]]
 WAITING = ("item", "tolist", "cpu", "numpy", "to", "__bool__", "__int__", "__float__", "__index__")
@@ -134,8 +134,8 @@ class Event(pretended_gpu.Event):
 def test_a_gpu_s_last_phase_ends_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    clock = Stopwatch(torch.device("cuda"))
-    clock.lap("draft"), clock.lap("verify"), clock.lap("draft"), clock.lap("rest")
+    clock = PhaseTimer(torch.device("cuda"))
+    clock.end("draft"), clock.end("verify"), clock.end("draft"), clock.end("rest")
     last = clock.marks[-1].at
     time.sleep(0.05)  # what the host still does belongs to the last phase
     seconds = clock.seconds()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import specdec_lite as sd
 from specdec_lite.acceptance import PerTokenRule
-from specdec_lite.kv_cache import Arena
+from specdec_lite.kv_cache import KVCache
 from specdec_lite.theory.exact import (
     expectation,
     largest_difference,
@@ -113,25 +113,25 @@ class AgainstTheTargetItself(TreeVerification):
         return self.rule.accept_prob(p_target[:, at], p_draft, tokens) * (passes > 0), left
 
 
-class SeesSiblings(Arena):
+class SeesSiblings(KVCache):
     """BUG: a node sees all slots before it, those of its siblings too."""
 
     def _off_path(self, tree: Tree) -> Tensor:
         return self._slots[: self.visible] > self.places.unsqueeze(-1)
 
 
-class StaysAtItsSlot(Arena):
+class StaysAtItsSlot(KVCache):
     """BUG: a node's position is its slot and not its depth."""
 
-    def place(self, n: int) -> None:
-        super().place(n)
+    def assign_slots(self, n: int) -> None:
+        super().assign_slots(n)
         self.positions = self.places
 
     def slot_positions(self) -> Tensor:
         return self._slots[: self.visible]
 
 
-class KeepsTheFirstNodes(Arena):
+class KeepsTheFirstNodes(KVCache):
     """BUG: the cache keeps as many nodes as were accepted, but the first ones."""
 
     def keep_paths(self, paths: list[list[int]]) -> int:
@@ -146,12 +146,12 @@ def test_siblings_tested_against_the_target_itself_are_biased(monkeypatch: pytes
     assert largest_difference(made, target_distribution(target, TEXT, **how)) > 1e-5
 
 
-@pytest.mark.parametrize("arena", [SeesSiblings, StaysAtItsSlot, KeepsTheFirstNodes])
-def test_a_cache_that_mistakes_the_tree_is_found(arena: type[Arena], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cache", [SeesSiblings, StaysAtItsSlot, KeepsTheFirstNodes])
+def test_a_cache_that_mistakes_the_tree_is_found(cache: type[KVCache], monkeypatch: pytest.MonkeyPatch) -> None:
     target, draft = tables()
     drafter, how = sd.TreeDrafter(sd.ModelDrafter(draft), (2,)), dict(max_new_tokens=3, stop=sd.Stop())
     wanted = target_distribution(target, TEXT, **how)
-    monkeypatch.setattr(target, "new_cache", arena)
+    monkeypatch.setattr(target, "new_cache", cache)
     assert largest_difference(sequence_distribution(target, drafter, TEXT, k=2, rows=1, **how), wanted) > 1e-5
 
 

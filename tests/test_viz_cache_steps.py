@@ -14,7 +14,7 @@ import torch
 
 import specdec_lite as sd
 from specdec_lite import viz
-from specdec_lite.kv_cache import Arena
+from specdec_lite.kv_cache import KVCache
 from specdec_lite.pocket.recorded import load_recorded
 from specdec_lite.teaching import toys as sentence
 from specdec_lite.viz import cache_stepper as module
@@ -36,12 +36,12 @@ def recited() -> sd.Trace:
 class Watched(sd.TableModel):
     """A table that notes, at each forward, what its cache had in sight and what it reads."""
 
-    def note(self, tokens: torch.Tensor, cache: Arena) -> None:
+    def note(self, tokens: torch.Tensor, cache: KVCache) -> None:
         self.seen = getattr(self, "seen", [])
         slots = [] if not cache.layers else cache.layers[0][0][0, 0, :, 0].long().tolist()
         self.seen.append((slots, cache.lengths[0], tokens[0].tolist()))
 
-    def forward(self, tokens: torch.Tensor, cache: Arena, last_only: bool = False) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, cache: KVCache, last_only: bool = False) -> torch.Tensor:
         self.note(tokens, cache)
         return super().forward(tokens, cache, last_only)
 

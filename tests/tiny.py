@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import specdec_lite as sd
-from specdec_lite.kv_cache import Arena
+from specdec_lite.kv_cache import KVCache
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -67,7 +67,7 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
-    def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache, last_only: bool = False) -> Tensor:
         self.widths.append(tokens.shape[1])
         self.last_only.append(last_only)
         return self.model.forward(tokens, cache, last_only)

@@ -1,7 +1,7 @@
-"""What decoding holds in memory: weights, the arena, and what a round needs besides.
+"""What decoding holds in memory: weights, the cache, and what a round needs besides.
 
-The arena is allocated once, and a round leaves nothing behind, so the peak of a run is weights plus
-arena plus one forward. Counted at torch's own operations, so it is the same on every device.
+The cache is allocated once, and a round leaves nothing behind, so the peak of a run is weights plus
+cache plus one forward. Counted at torch's own operations, so it is the same on every device.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Memory:
     """Bytes."""
 
     weights: int  # of the target's and the draft's modules
-    arena: int  # keys and values of both, for the whole run
+    cache: int  # keys and values of both, for the whole run
     round: int  # the most that a round had alive besides
 
     def __str__(self) -> str:
-        parts = f"weights {megabytes(self.weights)}, arena {megabytes(self.arena)}"
+        parts = f"weights {megabytes(self.weights)}, cache {megabytes(self.cache)}"
         return f"{parts}, at most {megabytes(self.round)} more during a round"
 
 

@@ -14,7 +14,7 @@ from ..models import LanguageModel
 from ..sampling.distributions import Sampling
 from ..stopping import Stop
 from ..trace import Detail
-from ..transfer import Stopwatch
+from ..transfer import PhaseTimer
 from .timing import Contestant, Spread, idle, interleave, manners
 
 
@@ -22,20 +22,20 @@ class Watched:
     """A model whose forwards are timed."""
 
     def __init__(self, model: LanguageModel) -> None:
-        self.model, self.watch = model, Stopwatch(model.device)
+        self.model, self.watch = model, PhaseTimer(model.device)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
     def forward(self, tokens: Tensor, cache: Any, last_only: bool = False) -> Tensor:
-        self.watch.lap("between")
+        self.watch.end("between")
         logits = self.model.forward(tokens, cache, last_only)
-        self.watch.lap("forward")
+        self.watch.end("forward")
         return logits
 
     def inside(self) -> float:
         """Seconds of all forwards since the watch began."""
-        self.watch.lap("between")  # the last phase ends on the host, and is no forward
+        self.watch.end("between")  # the last phase ends on the host, and is no forward
         return self.watch.seconds().get("forward", 0.0)
 
 
@@ -62,7 +62,7 @@ def outside(
             wait()
             began = time.perf_counter()
             for each in models:  # reading the prompt is no part of a round
-                each.watch = Stopwatch(target.device)
+                each.watch = PhaseTimer(target.device)
             while run.unfinished:
                 run.round()
             wait()

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ..decoding import start
-from ..draft import Draft, Drafter, certain
+from ..draft import Draft, Drafter, one_hot_draft
 from ..loop import Run
 from ..models import LanguageModel
 from ..sampling.distributions import Sampling
 from ..stopping import Stop
-from ..transfer import Outcome, Stopwatch
+from ..transfer import Outcome, PhaseTimer
 from .timing import idle
 
 Parts = dict[str, float]  # seconds of "draft", "verify", "sample" and "synchronise"
@@ -64,20 +64,20 @@ def time_pieces(
 
 def _round(run: Run, seen: list[list[int]], following: list[list[int]], k: int) -> Parts:
     run.randomness.begin_round()
-    clock = Stopwatch(run.target.device)
+    clock = PhaseTimer(run.target.device)
     draft = run.session.propose(seen, k, run.sampler, run.randomness) if k else run.empty_draft
-    clock.lap("draft")
+    clock.end("draft")
     if draft.tokens.shape[1] < k:
-        draft = certain([row[:k] for row in following], run.target.vocab_size, run.target.device)
-        clock.lap("aside")
+        draft = one_hot_draft([row[:k] for row in following], run.target.vocab_size, run.target.device)
+        clock.end("aside")
     block = torch.cat([run.last, draft.tokens], 1)  # [batch, k + 1]
-    clock.lap("rest")
+    clock.end("rest")
     logits = run.target.forward(block, run.cache)  # [batch, k + 1, vocab]
-    clock.lap("verify")
+    clock.end("verify")
     outcome = _judge(run, seen, draft, logits)
-    clock.lap("sample")
+    clock.end("sample")
     outcome.to_host(run.detail)
-    clock.lap("synchronise")
+    clock.end("synchronise")
     run.cache.rewind([k + 1] * len(seen))
     times = clock.seconds()
     return {part: times[part] for part in ("draft", "verify", "sample", "synchronise")}
@@ -102,9 +102,9 @@ def _catch_up(run: Run, texts: Sequence[list[int]], cut: int) -> float:
         run.session.propose([text[:-cut] for text in texts], 1, run.sampler, run.randomness)
         run.randomness.begin_round()
         wait()
-        clock = Stopwatch(run.target.device)
+        clock = PhaseTimer(run.target.device)
         run.session.propose([text[: len(text) - cut + behind] for text in texts], 1, run.sampler, run.randomness)
-        clock.lap("draft")
+        clock.end("draft")
         wait()
         seconds.append(clock.seconds()["draft"])
     return seconds[1] - seconds[0]
@@ -114,9 +114,9 @@ def time_opening(target: LanguageModel, drafter: Drafter, texts: Sequence[list[i
     """Seconds in which the drafter reads the prompts, once a run."""
     wait = idle(target.device)
     wait()
-    clock = Stopwatch(target.device)
+    clock = PhaseTimer(target.device)
     with torch.inference_mode():
         drafter.open(texts, max(map(len, texts)) + new + k + 1, target.vocab_size, target.device)
-    clock.lap("opening")
+    clock.end("opening")
     wait()
     return clock.seconds()["opening"]

@@ -20,7 +20,7 @@ from ..randomness import AcceptedLength, Randomness, SeededStreams
 from ..sampling.distributions import Sampling
 from ..stopping import Stop
 from ..trace import Round, first_of_step
-from ..transfer import Stopwatch
+from ..transfer import PhaseTimer
 from .synthetic import SyntheticDrafter
 
 PARTS = ("draft", "verify", "sample", "synchronise", "rest")  # of a round
@@ -85,7 +85,7 @@ def lapped(
     rounds: list[Round] = []
     while run.unfinished:
         rounds += run.round()
-    laps.lap("rest")
+    laps.end("rest")
     wait()
     passed = time.perf_counter() - began
     times = laps.seconds()
@@ -93,13 +93,13 @@ def lapped(
     return Lapped(run.token_ids, run.prompt_lengths, rounds, passed, times["opening"], parts)
 
 
-class Laps(Stopwatch):
+class Laps(PhaseTimer):
     """A stopwatch that calls everything before the first round its opening."""
 
     begun = False
 
-    def lap(self, name: str) -> None:
-        super().lap(name if self.begun else "opening")
+    def end(self, name: str) -> None:
+        super().end(name if self.begun else "opening")
 
 
 class Model:
@@ -112,9 +112,9 @@ class Model:
         return getattr(self.model, name)
 
     def forward(self, tokens: Tensor, cache: Any, last_only: bool = False) -> Tensor:
-        self.laps.lap("rest")
+        self.laps.end("rest")
         logits = self.model.forward(tokens, cache, last_only)
-        self.laps.lap("verify")
+        self.laps.end("verify")
         return logits
 
 
@@ -130,9 +130,9 @@ class Opener:
         return self
 
     def propose(self, texts: Any, k: int, sampler: Any, randomness: Any) -> Draft:
-        self.laps.lap("rest")
+        self.laps.end("rest")
         draft = self.session.propose(texts, k, sampler, randomness)
-        self.laps.lap("draft")
+        self.laps.end("draft")
         return draft
 
 
@@ -143,7 +143,7 @@ class Draws:
         self.randomness, self.laps, self.verified = randomness, laps, False
 
     def begin_round(self) -> None:
-        self.laps.lap("rest")
+        self.laps.end("rest")
         self.laps.begun, self.verified = True, False
         self.randomness.begin_round()
 
@@ -154,7 +154,7 @@ class Draws:
     def sample(self, probs: Tensor) -> Tensor:
         token = self.randomness.sample(probs)
         if self.verified:
-            self.laps.lap("sample")
+            self.laps.end("sample")
         return token
 
 
@@ -165,5 +165,5 @@ class Marker(Stop):
     laps: Laps | None = None
 
     def cut(self, *arguments: Any) -> tuple[list[int], str | None]:
-        self.laps.lap("synchronise" if self.laps.names[-1] == "sample" else "rest")
+        self.laps.end("synchronise" if self.laps.names[-1] == "sample" else "rest")
         return super().cut(*arguments)

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from ..engines.cpu_kernels import half
-from ..kv_cache import Arena
+from ..kv_cache import KVCache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -202,7 +202,7 @@ def _first(config: Any, *names: str) -> int:
 @torch.inference_mode()
 def _cache(model: TransformersModel, heads: int) -> dict[str, int]:
     """Feed one token and look at what is kept of it, in all layers."""
-    cache = Arena(1, 1, model.device)  # the engine's own may have room for more
+    cache = KVCache(1, 1, model.device)  # the engine's own may have room for more
     model.forward(torch.zeros(1, 1, dtype=torch.long, device=model.device), cache)
     pairs = cache.layers.values()
     features = sum(keys.shape[-1] + values.shape[-1] for keys, values in pairs)

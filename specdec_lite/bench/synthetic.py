@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..acceptance import PerTokenRule
 from ..decoding import Decoded, finish, start
-from ..draft import Draft, DraftSession, Texts, certain
+from ..draft import Draft, DraftSession, Texts, one_hot_draft
 from ..drafters.model import ModelDrafter
 from ..messages import shown
 from ..models import LanguageModel
@@ -78,13 +78,13 @@ class FreeSession:
         self.vocab_size, self.device = vocab_size, device
         self.made: dict[tuple[int, int], Draft] = {}  # by rows and k
 
-    def room(self, length: int) -> int:
+    def max_draft_tokens(self, length: int) -> int:
         return 10**9
 
     def propose(self, texts: Texts, k: int, sampler: Any, randomness: Randomness) -> Draft:
         wanted = len(texts), k
         if wanted not in self.made:
-            self.made[wanted] = certain([[0] * k for _ in texts], self.vocab_size, self.device)
+            self.made[wanted] = one_hot_draft([[0] * k for _ in texts], self.vocab_size, self.device)
         return self.made[wanted]
 
 

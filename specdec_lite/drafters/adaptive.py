@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..draft import Draft, Drafter, DraftSession, Texts, certain
+from ..draft import Draft, Drafter, DraftSession, Texts, one_hot_draft
 from ..messages import shown
 from ..randomness import Randomness
 from ..sampling.distributions import Sampler
@@ -117,13 +117,13 @@ class AdaptiveSession:
         self.past: list[list[Verdict]] = [[] for _ in range(rows)]
         self.last: list[tuple[int, int] | None] = [None] * rows  # length of the text, and how many were drafted
 
-    def room(self, length: int) -> int:
-        return self.session.room(length)
+    def max_draft_tokens(self, length: int) -> int:
+        return self.session.max_draft_tokens(length)
 
     def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
         wanted = [self._wanted(row, len(text), k) for row, text in enumerate(texts)]
         if max(wanted) == 0:
-            draft = certain([[] for _ in texts], self.vocab_size, self.device)
+            draft = one_hot_draft([[] for _ in texts], self.vocab_size, self.device)
         else:  # rows that want fewer go along, and hand in fewer
             draft = self.session.propose(texts, max(wanted), sampler, randomness)
         counts = [min(count, most) for count, most in zip(draft.count, wanted, strict=True)]
@@ -136,4 +136,4 @@ class AdaptiveSession:
             if length == before:
                 return 0  # a text that has ended
             self.past[row].append(Verdict(drafted, length - before - 1))
-        return max(0, min(k, self.room(length), self.rule(self.past[row])))
+        return max(0, min(k, self.max_draft_tokens(length), self.rule(self.past[row])))

@@ -47,11 +47,11 @@ class ModelDraftSession:
         self.knows_all = vocab_size <= model.vocab_size
         self.cache = model.new_cache(len(texts), capacity)
         self.cached = [0] * len(texts)  # tokens of each text that the cache holds
-        if max(self.room(len(text)) for text in texts) > 0:  # a row without room goes along, unheard
+        if max(self.max_draft_tokens(len(text)) for text in texts) > 0:  # a row without room goes along, unheard
             prefill(model, self.cache, [self.known(text) for text in texts])
             self.cached = [len(text) - 1 for text in texts]
 
-    def room(self, length: int) -> int:
+    def max_draft_tokens(self, length: int) -> int:
         return 10**9 if self.model.context is None else max(0, self.model.context - length)
 
     def known(self, text: Sequence[int]) -> list[int]:
@@ -65,7 +65,7 @@ class ModelDraftSession:
             return logits
         return pad(logits, (0, missing), value=-torch.inf) if missing > 0 else logits[..., : self.vocab_size]
 
-    def unfed(self, texts: Texts) -> int:
+    def uncached_tokens(self, texts: Texts) -> int:
         """How many tokens at the end of the texts to feed: 1, or 2 after full acceptance.
 
         The last drafted token was never fed to the draft. When it is accepted its keys and
@@ -75,7 +75,7 @@ class ModelDraftSession:
 
     def catch_up(self, texts: Texts) -> Tensor:
         """Rewind to what the texts and the cache share; return what to feed. -> [batch, n]"""
-        n = self.unfed(texts)  # rows that lack fewer are fed a token twice, to the same slot
+        n = self.uncached_tokens(texts)  # rows that lack fewer are fed a token twice, to the same slot
         rows = list(zip(texts, self.cached, strict=True))
         self.cache.rewind([max(0, held - (len(text) - n)) for text, held in rows])
         return send([self.known(text[-n:]) for text in texts], self.model.device)

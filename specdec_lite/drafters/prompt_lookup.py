@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..draft import Draft, Texts, certain
+from ..draft import Draft, Texts, one_hot_draft
 from ..randomness import Randomness
 from ..sampling.distributions import Sampler
 
@@ -65,9 +65,9 @@ class PromptLookupSession:
     def __init__(self, indices: list[Index], vocab_size: int, device: torch.device) -> None:
         self.indices, self.vocab_size, self.device = indices, vocab_size, device
 
-    def room(self, length: int) -> int:
+    def max_draft_tokens(self, length: int) -> int:
         return 10**9
 
     def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
         found = [index.continuation(text, k) for index, text in zip(self.indices, texts, strict=True)]
-        return certain(found, self.vocab_size, self.device)
+        return one_hot_draft(found, self.vocab_size, self.device)

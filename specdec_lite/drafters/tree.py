@@ -74,8 +74,8 @@ class TreeDraftSession:
         self.model, self.cache = chain.model, chain.cache
         self.fed = 0  # nodes of the last tree that the cache holds
 
-    def room(self, length: int) -> int:
-        return self.chain.room(length)
+    def max_draft_tokens(self, length: int) -> int:
+        return self.chain.max_draft_tokens(length)
 
     def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
         tree, self.fed = self.drafter.tree(k), 0

@@ -1,8 +1,8 @@
 """Passes recorded once for each shape and replayed: on a GPU one launch instead of hundreds.
 
-A recording is made for fixed shapes and fixed addresses. The arena has both: its tensors are allocated
-once and only its lengths, which lie on the device, say what they hold. So an arena that is done with goes
-back to be lent again, and what was recorded over it serves the next text.
+A recording is made for fixed shapes and fixed addresses. The cache has both: its tensors are allocated
+once and only its lengths, which lie on the device, say what they hold. So a cache that is no longer used
+is kept for reuse, and what was recorded over it serves the next text.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..kv_cache import BUCKET, Arena, doubled
+from ..kv_cache import BUCKET, KVCache, doubled
 from .engine import Engine, Pass
 from .recording import WARM_UP, Replay, recorder_for
 
 WIDEST = 17  # tokens a row that are verified: the largest K and the one before
 CATCH_UP = 2  # tokens a row that a draft is fed at most; of longer blocks the last logits are wanted for a prompt
-LEAST = 4 * BUCKET  # slots of the smallest arena
-SPARE = 4  # arenas that wait to be lent again; the one that waits longest goes first
+LEAST = 4 * BUCKET  # slots of the smallest cache
+SPARE = 4  # idle caches, kept for reuse; the one unused for longest goes first
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class RecordedPass:
     logits: Tensor  # [batch, n or 1, vocab], where it writes
 
 
-class Lent(Arena):
-    """An arena whose tensors stay where they are, and the passes recorded over it."""
+class RecordedCache(KVCache):
+    """A cache whose tensors stay where they are, and the passes recorded over it."""
 
     def __init__(self, batch: int, capacity: int, device: torch.device) -> None:
         super().__init__(batch, capacity, device)
-        self.record = recorder_for(device)  # of its own: what it keeps goes when the arena goes
+        self.record = recorder_for(device)  # of its own: what it keeps goes when the cache goes
         self.recordings: dict[Hashable, RecordedPass] = {}
 
-    def announce(self, n: int) -> None:
-        super().announce(n)
+    def check_room(self, n: int) -> None:
+        super().check_room(n)
         self.visible = min(self.capacity, doubled(BUCKET, self.visible))
 
     @torch.inference_mode()
@@ -71,7 +71,7 @@ class GraphEngine(Engine):
     def __init__(self, inner: Engine, who: str) -> None:
         self.inner, self.who = inner, who
         self.copied, self.causal = inner.copied, inner.causal
-        self.spare: list[Lent] = []
+        self.spare: list[RecordedCache] = []
         self.trouble: str | None = None  # why nothing is recorded any more
         self.recorded, self.seconds = 0, 0.0  # how many passes, and what recording them took
 
@@ -82,30 +82,32 @@ class GraphEngine(Engine):
     def __call__(self, *given: object) -> Tensor:
         return self.inner(*given)
 
-    def new_cache(self, batch: int, capacity: int, device: torch.device) -> Arena:
-        """One that waits, or a new one; it comes back by itself when nobody holds it any more."""
+    def new_cache(self, batch: int, capacity: int, device: torch.device) -> KVCache:
+        """An idle one, or a new one; it comes back by itself when nobody holds it any more."""
         if self.trouble:
             return self.inner.new_cache(batch, capacity, device)
         capacity = doubled(LEAST, capacity)
         fits = [each for each in self.spare if (each.batch, each.capacity) == (batch, capacity)]
-        with torch.inference_mode(False):  # a length may be moved by whoever holds the arena, in any mode
-            kept = fits[-1] if fits else Lent(batch, capacity, device)
+        with torch.inference_mode(False):  # a length may be moved by whoever holds the cache, in any mode
+            kept = fits[-1] if fits else RecordedCache(batch, capacity, device)
         self.spare = [each for each in self.spare if each is not kept]
         lent = copy.copy(kept)  # the same tensors and recordings, lengths of its own
         lent.clear()
         weakref.finalize(lent, _take_back, weakref.ref(self), kept).atexit = False
         return lent
 
-    def run(self, whole: Pass, tokens: Tensor, cache: Arena, last: bool, kind: Hashable) -> Tensor:
+    def run(self, whole: Pass, tokens: Tensor, cache: KVCache, last: bool, kind: Hashable) -> Tensor:
         prompt = tokens.shape[1] > (CATCH_UP if last else WIDEST)  # it comes but once
-        if self.trouble or prompt or cache.is_tree or not isinstance(cache, Lent):  # a recorded mask is a chain's
+        if (
+            self.trouble or prompt or cache.is_tree or not isinstance(cache, RecordedCache)
+        ):  # recorded masks are chains'
             return super().run(whole, tokens, cache, last, kind)
         return self._replay(whole, tokens, cache, last, kind)
 
     @torch.inference_mode()
-    def _replay(self, whole: Pass, tokens: Tensor, cache: Lent, last: bool, kind: Hashable) -> Tensor:
+    def _replay(self, whole: Pass, tokens: Tensor, cache: RecordedCache, last: bool, kind: Hashable) -> Tensor:
         n = tokens.shape[1]
-        cache.announce(n)
+        cache.check_room(n)
         key = n, cache.visible, last, kind
         if key not in cache.recordings and not self._record(key, whole, tokens, cache, last):
             return super().run(whole, tokens, cache, last, kind)
@@ -114,7 +116,7 @@ class GraphEngine(Engine):
         made.replay()
         return made.logits.clone()  # the next replay writes over them
 
-    def _record(self, key: Hashable, whole: Pass, tokens: Tensor, cache: Lent, last: bool) -> bool:
+    def _record(self, key: Hashable, whole: Pass, tokens: Tensor, cache: RecordedCache, last: bool) -> bool:
         from tqdm.auto import tqdm  # only here, so that importing the package stays quick
 
         began, n = time.perf_counter(), tokens.shape[1]
@@ -123,7 +125,7 @@ class GraphEngine(Engine):
         bar = tqdm(total=WARM_UP + 1, desc=title, unit="pass", leave=False, delay=1)  # a quick one goes unseen
 
         def call() -> Tensor:
-            cache.place(n)
+            cache.assign_slots(n)
             logits = whole(static, cache, last)
             bar.update()
             return logits
@@ -144,10 +146,10 @@ class GraphEngine(Engine):
         return True
 
     def forget(self) -> None:
-        """Let go of the arenas that wait and of what was recorded over them."""
+        """Let go of the idle caches and of what was recorded over them."""
         self.spare.clear()
 
 
-def _take_back(engine: Callable[[], GraphEngine | None], kept: Lent) -> None:
+def _take_back(engine: Callable[[], GraphEngine | None], kept: RecordedCache) -> None:
     if (owner := engine()) is not None and not owner.trouble:
         owner.spare = [*owner.spare, kept][-SPARE:]

@@ -1,4 +1,4 @@
-"""transformers' own forward, with keys, values, mask and positions from the arena, and no copy of any key."""
+"""transformers' own forward, with keys, values, mask and positions from the cache, and no copy of any key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..kv_cache import Arena
+from ..kv_cache import KVCache
 from .architecture import cache_name
 from .attention import without_copies
 from .engine import Engine, Masks
@@ -25,7 +25,7 @@ class EagerEngine(Engine):
         # without a mask this kernel sees to causality by itself, and others would make one of n x n
         self.causal = getattr(module.config.get_text_config(), "_attn_implementation", None) == "sdpa"
 
-    def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: Arena, last: bool) -> Tensor:
+    def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: KVCache, last: bool) -> Tensor:
         with without_copies():
             return self.module(
                 input_ids=tokens,

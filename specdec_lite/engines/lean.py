@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import embedding, rms_norm
 
-from ..kv_cache import Arena, doubled
+from ..kv_cache import KVCache, doubled
 from .architecture import FULL, SLIDING, reach, windows
 from .attention import attend, for_groups, own_attention
 from .cpu_kernels import Product, product
@@ -77,7 +77,7 @@ class Layer:
         named = hasattr(attention, "q_norm")  # Qwen3 normalises queries and keys
         self.qk_norms = [Norm(attention.q_norm), Norm(attention.k_norm)] if named else None
 
-    def __call__(self, x: Tensor, turns: Tensor, mask: Tensor | None, cache: Arena) -> Tensor:
+    def __call__(self, x: Tensor, turns: Tensor, mask: Tensor | None, cache: KVCache) -> Tensor:
         """One layer over x [batch, n, width] -> [batch, n, width].
 
         turns [batch, n, 2, 1, head_dim], mask [batch, 1, group * n, visible].
@@ -86,7 +86,7 @@ class Layer:
         gate, up = self.gate_up(self.norms[1](x)).chunk(2, -1)
         return x + self.down(self.activation(gate) * up)
 
-    def attend(self, x: Tensor, turns: Tensor, mask: Tensor | None, cache: Arena) -> Tensor:
+    def attend(self, x: Tensor, turns: Tensor, mask: Tensor | None, cache: KVCache) -> Tensor:
         batch, n, _ = x.shape
         qkv = self.qkv(x).view(batch, n, -1, self.head_dim)  # [batch, n, heads + 2 kv_heads, head_dim]
         qk, values = qkv.split_with_sizes([self.heads + self.kv_heads, self.kv_heads], 2)
@@ -129,7 +129,7 @@ class LeanEngine(Engine):
         own = vars(self.rotary)
         self.copied += [each for name, each in own["_buffers"].items() if name != "inv_freq" or not grows(own)]
 
-    def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: Arena, last: bool) -> Tensor:
+    def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: KVCache, last: bool) -> Tensor:
         x, turns = embedding(tokens, self.embedding), self.turns_for(cache.position_limit)[positions]
         masks = {kind: mask if mask is None else for_groups(mask, self.group) for kind, mask in masks.items()}
         for layer in self.layers:

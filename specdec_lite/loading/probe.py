@@ -1,6 +1,6 @@
 """A model is trusted after a probe: the ways in which the loop runs it against a plain forward without a cache.
 
-No list of blessed architectures can promise that a model keeps all its state in the arena, follows
+No list of blessed architectures can promise that a model keeps all its state in the cache, follows
 the masks it is given and takes explicit positions. A few dozen tokens can, if they are fed in all the widths in which
 the loop feeds tokens, and near every position that the configuration names.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..engines.architecture import boundaries
-from ..kv_cache import BUCKET, Arena
+from ..kv_cache import BUCKET, KVCache
 from ..models import TransformersModel, plain_arithmetic
 
 # By how much two correct forwards may differ, as a part of the logits' spread.
@@ -181,11 +181,11 @@ def ragged(model: TransformersModel, text: Tensor) -> Tensor:
     return torch.stack([logits[0, :4], logits[1, 3:]])
 
 
-class Roomy(Arena):
-    """An arena that shows every slot it has, where the loop shows the next multiple of a few."""
+class Roomy(KVCache):
+    """A cache that shows every slot it has, where the loop shows the next multiple of a few."""
 
-    def expect(self, n: int) -> None:
-        super().expect(n)
+    def reserve(self, n: int) -> None:
+        super().reserve(n)
         self.visible = self.capacity
 
 
@@ -210,19 +210,19 @@ def long(model: TransformersModel, text: Tensor) -> Tensor:
     return torch.cat(logits, 1)
 
 
-class Late(Arena):
-    """An arena of few slots for the tokens of a text from position `start` on, with positions below `limit`."""
+class Late(KVCache):
+    """A cache of few slots for the tokens of a text from position `start` on, with positions below `limit`."""
 
     def __init__(self, start: int, limit: int, device: torch.device) -> None:
         super().__init__(1, SHORT, device)
         self.start, self.position_limit = start, limit
         self.length, self.lengths = self.length + start, [start]
 
-    def announce(self, n: int) -> None:
+    def check_room(self, n: int) -> None:
         self.visible = self.capacity
 
-    def place(self, n: int) -> None:
-        super().place(n)
+    def assign_slots(self, n: int) -> None:
+        super().assign_slots(n)
         self.places = self.positions - self.start
 
 

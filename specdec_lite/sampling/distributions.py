@@ -58,8 +58,8 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """
     if sampling.greedy:
         peak, best = logits.max(-1)  # [...] each
-        return one_hot(best, logits.shape[-1], widest(peak - peak + 1))  # not a number where no token is left
-    scores = widest(logits)
+        return one_hot(best, logits.shape[-1], upcast(peak - peak + 1))  # not a number where no token is left
+    scores = upcast(logits)
     if sampling.temperature != 1:
         scores = (scores - scores.amax(-1, keepdim=True)) / sampling.temperature  # the tiniest one cannot overflow
     if 0 < sampling.top_k < scores.shape[-1]:
@@ -89,7 +89,7 @@ def keep_nucleus(scores: Tensor, top_p: float) -> Tensor:
     return scores.masked_fill(torch.zeros_like(outside).scatter_(-1, order, outside), -torch.inf)
 
 
-def widest(values: Tensor) -> Tensor:
+def upcast(values: Tensor) -> Tensor:
     """In float64; float32 on mps, which has no float64."""
     return values.float() if values.device.type == "mps" else values.double()
 
@@ -105,7 +105,7 @@ class Sampler:
         self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor, before: Prefixes | None = None
     ) -> Tensor:
         """What the rows' processors make of logits [batch, n, vocab]; widened for them, where there are any."""
-        return self.processors(widest(logits), texts, tokens, before) if self.processors else logits
+        return self.processors(upcast(logits), texts, tokens, before) if self.processors else logits
 
     def probabilities(
         self, logits: Tensor, texts: Sequence[Sequence[int]], tokens: Tensor, before: Prefixes | None = None

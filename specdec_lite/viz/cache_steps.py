@@ -223,7 +223,7 @@ def cache_parts(at: Snapshot, decode: Decode, k: int) -> dict[str, Any]:
         shown = slots[first : first + width]
         shown = shown + [Slot(None, "empty")] * (width - len(shown))
         for x, slot in enumerate(shown, start=first):
-            if y < 2 or slot.state != "empty":  # the text is no arena: nothing waits behind it
+            if y < 2 or slot.state != "empty":  # the text is no cache: nothing waits behind it
                 cells[slot.state].append((x, y, slot))
     ends = [(at.target_held, 1), (at.draft_held, 0)]
     labels = ["the draft's cache", "the target's cache", "the text"]

@@ -1,6 +1,6 @@
 """The exercises of notebook 02, one token at a time.
 
-What they call right is asked of the library: its sampling, its arena, its own greedy decoding.
+What they call right is asked of the library: its sampling, its cache, its own greedy decoding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ...decoding import autoregressive
-from ...kv_cache import Arena
+from ...kv_cache import KVCache
 from ...models import TableModel
 from ...randomness import inverse_cdf
 from ...sampling.distributions import Sampling, probabilities
@@ -202,14 +202,14 @@ FITS = (
 
 
 def _arena_bytes(layers: int, kv_heads: int, head_dim: int, size: int, tokens: int) -> int:
-    """Asked of an arena that is written to: nothing is allocated on the device meta."""
-    arena = Arena(1, tokens, "meta")
-    arena.expect(1)
+    """Asked of a cache that is written to: nothing is allocated on the device meta."""
+    cache = KVCache(1, tokens, "meta")
+    cache.reserve(1)
     dtype = {1: torch.int8, 2: torch.bfloat16, 4: torch.float32}[size]
     one = torch.empty(1, kv_heads, 1, head_dim, dtype=dtype, device="meta")
     for layer in range(layers):
-        arena.update(one, one, layer)
-    return arena.nbytes
+        cache.update(one, one, layer)
+    return cache.nbytes
 
 
 def _fits(memory: int, weights: int, *shape: int) -> int:

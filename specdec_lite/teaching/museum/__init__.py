@@ -16,7 +16,7 @@ from . import alarms
 from .drafting import DraftWith, FavouriteSession, FilteredDraws, ForgetfulSession, UnfilteredSession
 from .exhibits import MUSEUM
 from .listings import listing
-from .models import GreedyBonus, SlackArena, SlackRewind
+from .models import GreedyBonus, SlackCache, SlackRewind
 from .mystery import Mystery, mystery
 from .rules import FirstFailureEnds, RedrawAfterMismatch, ResampleFromTarget, TriedInTurn
 from .setup import Exhibit, Setup
@@ -40,7 +40,7 @@ __all__ = [
     "RedrawAfterMismatch",
     "ResampleFromTarget",
     "Setup",
-    "SlackArena",
+    "SlackCache",
     "SlackRewind",
     "Story",
     "TriedInTurn",

@@ -71,5 +71,5 @@ class ForgetfulSession(ModelDraftSession):
     are made from a text with a hole in it.
     """
 
-    def unfed(self, texts: Texts) -> int:
+    def uncached_tokens(self, texts: Texts) -> int:
         return 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...kv_cache import Arena
+from ...kv_cache import KVCache
 from ...models import LanguageModel
 
 
@@ -16,14 +16,14 @@ class Wrapped:
         self.model, self.vocab_size, self.context, self.device = model, model.vocab_size, model.context, model.device
         self.context_reason, self.tokenizer, self.end_tokens = model.context_reason, model.tokenizer, model.end_tokens
 
-    def new_cache(self, batch: int, capacity: int) -> Arena:
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
         return self.model.new_cache(batch, capacity)
 
-    def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache, last_only: bool = False) -> Tensor:
         return self.model.forward(tokens, cache, last_only)
 
 
-class SlackArena(Arena):
+class SlackCache(KVCache):
     """BUG: forgets one token fewer than it is told, so a rejected token stays in sight."""
 
     def rewind(self, tokens: list[int]) -> None:
@@ -31,13 +31,13 @@ class SlackArena(Arena):
 
 
 class SlackRewind(Wrapped):
-    """A model whose caches are `SlackArena`s; otherwise the model that it wraps.
+    """A model whose caches are `SlackCache`s; otherwise the model that it wraps.
 
     As a target it is biased, as a draft exact but slow: the same bug, twice.
     """
 
-    def new_cache(self, batch: int, capacity: int) -> Arena:
-        return SlackArena(batch, 2 * capacity, self.device)  # each round may leave one token too many
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        return SlackCache(batch, 2 * capacity, self.device)  # each round may leave one token too many
 
 
 class GreedyBonus(Wrapped):
@@ -46,7 +46,7 @@ class GreedyBonus(Wrapped):
     It takes the last row of a block for the bonus token's, which is so where every row of a batch drafts as many.
     """
 
-    def forward(self, tokens: Tensor, cache: Arena, last_only: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache, last_only: bool = False) -> Tensor:
         logits = self.model.forward(tokens, cache, last_only)  # [batch, n, vocab]
         if logits.shape[1] == 1:  # nothing was drafted, or a prefill
             return logits
