@@ -65,7 +65,12 @@ def build_parser() -> Parser:
     demo = commands.add_parser("demo", help="decode one text naively and speculatively, and compare")
     demo.set_defaults(run=run_demo)
     demo.add_argument("--prompt", help="text to continue (default: the beginning of a Python class)")
-    demo.add_argument("--drafter", choices=["model", "lookup"], default="model", help="lookup needs no draft model")
+    demo.add_argument(
+        "--drafter",
+        choices=["model", "lookup", "exit"],
+        default="model",
+        help="lookup copies from the text, exit drafts with half of the target's layers: both need no draft model",
+    )
     demo.add_argument("--k", type=whole(1, MAX_K), default=4, help="tokens drafted a round, 1 to 16 (default: 4)")
     demo.add_argument("--temperature", type=temperature, default=0.0, help="0 is greedy (default: 0)")
     demo.add_argument("--seed", type=whole(0), default=0, help="of the random numbers (default: 0)")
@@ -103,7 +108,12 @@ def build_parser() -> Parser:
     doctor.add_argument(
         "--prompts", metavar="FILE", help="one a line, or a .json list (default: 4 from held-out files)"
     )
-    doctor.add_argument("--drafter", choices=["model", "lookup"], default="model", help="lookup needs no draft model")
+    doctor.add_argument(
+        "--drafter",
+        choices=["model", "lookup", "exit"],
+        default="model",
+        help="lookup copies from the text, exit drafts with half of the target's layers: both need no draft model",
+    )
     doctor.add_argument("--temperature", type=temperature, default=0.0, help="0 is greedy (default: 0)")
     doctor.add_argument("--k-max", type=whole(1, MAX_K), default=8, metavar="K", help="largest K to try (default: 8)")
     doctor.add_argument("--max-new-tokens", type=whole(2), default=64, metavar="N", help="for each (default: 64)")
@@ -278,8 +288,10 @@ def run_batches(args: argparse.Namespace) -> None:
 def run_doctor(args: argparse.Namespace) -> None:
     check_folder("--json", args.json)
     check_picture(args.picture)
-    if args.drafter == "lookup" and args.agreement is not None:
-        raise ValueError("--agreement sets how often a draft model's guesses are kept: leave out --drafter lookup")
+    if args.drafter != "model" and args.agreement is not None:
+        raise ValueError(
+            f"--agreement sets how often a draft model's guesses are kept: leave out --drafter {args.drafter}"
+        )
     from .bench.doctor import Settings, check_agreement, drafter, run
 
     check_agreement((args.target, args.draft), args.agreement)

@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .kv_cache import KVCache
+from .models import LanguageModel
 from .randomness import Randomness
 from .sampling.distributions import Sampler, one_hot
 from .transfer import send
@@ -64,7 +66,8 @@ class Drafter(Protocol):
     `keep_paths(paths)`, which tells after each round which nodes of every row were accepted.
     """
 
-    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> DraftSession: ...
+    def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> DraftSession:
+        """Begin to draft for these texts. `cache` is the target's, empty still; a session may share it."""
 
 
 def draft_size(drafter: Drafter | None, k: int) -> int:

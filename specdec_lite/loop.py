@@ -48,7 +48,7 @@ class Run:
         self.last = send([prompt[-1:] for prompt in prompts], target.device)  # [batch, 1], what the target reads next
         capacity = max(self.max_lengths) + draft_size(drafter, k) + 1
         self.cache = target.new_cache(len(prompts), capacity)
-        self.session = drafter and drafter.open(self.token_ids, capacity, target.vocab_size, target.device)
+        self.session = drafter and drafter.open(self.token_ids, target, self.cache)
         self.empty_draft = one_hot_draft([[] for _ in prompts], target.vocab_size, target.device)
         prefill(target, self.cache, self.token_ids)
 

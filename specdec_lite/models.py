@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .engines import GraphEngine, build
 from .engines.architecture import reach, refusal, windows
+from .engines.engine import Layers, Span
 from .engines.snapshot import Snapshot, settings
 from .kv_cache import KVCache
 from .messages import shown
@@ -155,11 +156,7 @@ class TransformersModel:
         Raises:
             RuntimeError: weights were changed after the text had begun.
         """
-        if cache.of is not None and cache.of != self._state():
-            raise RuntimeError(
-                f"{type(self.module).__name__} was changed while a text was being decoded, and the cache holds keys of "
-                "what it was: begin the text again"
-            )
+        self._check_unchanged(cache)
         causal = self._is_causal(tokens, cache)
         run = partial(self._pass, causal=causal)
         logits = []
@@ -168,6 +165,42 @@ class TransformersModel:
                 logits.append(self.engine.run(run, block, cache, last_only, tuple(self.windows.items())))
                 cache.advance(block.shape[1])
         return logits[-1] if last_only or len(logits) == 1 else torch.cat(logits, 1)  # [batch, n, vocab]
+
+    def forward_span(self, x: Tensor, cache: KVCache, span: Span, last_only: bool = False) -> Layers:
+        """A forward through some of the layers: the first ones for an early exit, or all with hidden states returned.
+
+        Args:
+            x: tokens [batch, n], appended to `cache`; where the span begins later, the hidden state that its first
+                layer reads [batch, n, width], and the cache was rewound to where the layers before it began.
+            cache: each layer keeps keys and values of its own in it, so those that do not run write none.
+            span: which layers, and which hidden states to return.
+
+        Raises:
+            ValueError: layers or states that the model does not have, or one whose layers do not run alone.
+            RuntimeError: as `forward`.
+        """
+        inside = all(span.start <= i <= span.stop for i in span.hidden)
+        if not 0 <= span.start < span.stop <= self.layers or not inside:
+            raise ValueError(f"needs 0 <= start < stop <= {self.layers} layers and states between them, got {span}")
+        self._check_unchanged(cache)
+        parts = []
+        with plain_arithmetic(self.device):
+            for block in x.split(CHUNK, 1):  # [batch, CHUNK or fewer, ...]
+                cache.reserve(block.shape[1])
+                masks = {kind: cache.mask(self.dtype, window) for kind, window in self.windows.items()}
+                parts.append(self.engine.run_span(block, self._positions(cache), masks, cache, last_only, span))
+                cache.advance(block.shape[1])
+        if len(parts) == 1:
+            return parts[0]
+        logits = parts[-1].logits if last_only else torch.cat([each.logits for each in parts], 1)
+        return Layers(logits, {i: torch.cat([each.hidden[i] for each in parts], 1) for i in span.hidden})
+
+    def _check_unchanged(self, cache: KVCache) -> None:
+        if cache.of is not None and cache.of != self._state():
+            raise RuntimeError(
+                f"{type(self.module).__name__} was changed while a text was being decoded, and the cache holds keys of "
+                "what it was: begin the text again"
+            )
 
     def _is_causal(self, tokens: Tensor, cache: KVCache) -> bool:
         """Whether these are texts from their first token on, each of which sees all before it: no mask says more."""
@@ -183,10 +216,11 @@ class TransformersModel:
         if causal:
             cache.visible = tokens.shape[1]
         masks = {kind: None if causal else cache.mask(self.dtype, window) for kind, window in self.windows.items()}
-        positions = cache.positions  # [batch, n]
-        if self.context is not None:  # padding may lie beyond the last position there is
-            positions = positions.clamp_max(self.context - 1)
-        return self.engine(tokens, positions, masks, cache, last_only)  # [batch, n, vocab]
+        return self.engine(tokens, self._positions(cache), masks, cache, last_only)  # [batch, n, vocab]
+
+    def _positions(self, cache: KVCache) -> Tensor:
+        """Of the new tokens [batch, n]. Padding may lie beyond the last position that the model has."""
+        return cache.positions if self.context is None else cache.positions.clamp_max(self.context - 1)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the engine, which is made again: it may hold what only this process can."""

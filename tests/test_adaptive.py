@@ -9,13 +9,14 @@ import itertools
 from typing import Any
 
 import pytest
-import torch
 from tiny import PROMPT, pair
 
 import specdec_lite as sd
 from specdec_lite.draft import Draft, Texts
 from specdec_lite.drafters.adaptive import AdaptiveDrafter, BestForPast, Past, Verdict
 from specdec_lite.drafters.model import ModelDraftSession
+from specdec_lite.kv_cache import KVCache
+from specdec_lite.models import LanguageModel
 from specdec_lite.theory import exact
 from specdec_lite.theory.formulas import best_k
 
@@ -64,8 +65,8 @@ def test_exact_around_prompt_lookup_and_with_either_verdict(rule: Any) -> None:
 class TakesBack(sd.ModelDrafter):
     """The negative control: looks at what it drew, and hands in only what comes before the first unlikely token."""
 
-    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> ModelDraftSession:
-        session = super().open(texts, capacity, vocab_size, device)
+    def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> ModelDraftSession:
+        session = super().open(texts, target, cache)
         propose = session.propose
 
         def shorter(*given: Any) -> Draft:

@@ -14,6 +14,7 @@ from tiny import PROMPT, VOCAB, Counted, llama, next_logits, pair, table_pair
 import specdec_lite as sd
 from specdec_lite.draft import Draft, one_hot_draft
 from specdec_lite.drafters.prompt_lookup import Index
+from specdec_lite.kv_cache import KVCache
 from specdec_lite.randomness import SeededStreams
 from specdec_lite.sampling.distributions import Sampler, probabilities
 from specdec_lite.sampling.processors import Processors
@@ -145,13 +146,13 @@ def test_padded_vocabularies_are_exact(extra: tuple[int, int], rule: object, sam
 def test_a_wider_draft_is_normalised_over_the_shared_tokens() -> None:
     target, draft = table_pair(vocab=3)[0], Widened(table_pair(vocab=3)[1], 2)
     for wider, narrower in ((draft, target), (target, sd.TableModel(2, 16, seed=3))):
-        session = sd.ModelDrafter(wider).open([[0, 1, 1]], 16, narrower.vocab_size, torch.device("cpu"))
+        session = sd.ModelDrafter(wider).open([[0, 1, 1]], narrower, KVCache(1, 16))
         streams = SeededStreams([0], k=3)
         streams.begin_round()
         made = session.propose([[0, 1, 1]], 3, Sampler(sd.Sampling(), Processors()), streams)
         assert made.probs.shape == (1, 3, narrower.vocab_size)
         torch.testing.assert_close(made.probs.sum(-1), torch.ones(1, 3).double(), rtol=0, atol=1e-12)
-    session = sd.ModelDrafter(sd.TableModel(2, 16)).open([[0, 2, 1]], 16, 3, torch.device("cpu"))
+    session = sd.ModelDrafter(sd.TableModel(2, 16)).open([[0, 2, 1]], sd.TableModel(3, 16), KVCache(1, 16))
     streams.begin_round()
     made = session.propose([[0, 2, 1]], 3, Sampler(sd.Sampling(), Processors()), streams)  # 2 is unknown to the draft
     assert made.probs[..., 2].abs().max() == 0
@@ -238,7 +239,7 @@ def test_a_model_without_a_limit_always_has_room() -> None:
     target, draft = table_pair(context=40)
     endless = copy.copy(draft)
     endless.context = None
-    session = sd.ModelDrafter(draft).open([[1, 2]], 50, 4, draft.device)
+    session = sd.ModelDrafter(draft).open([[1, 2]], sd.TableModel(4), KVCache(1, 50))
     assert [session.max_draft_tokens(n) for n in (1, 39, 40, 41)] == [39, 1, 0, 0]
     session.model = endless
     assert session.max_draft_tokens(10**6) > 100
@@ -358,8 +359,8 @@ class Erratic:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def open(self, texts, capacity, vocab_size, device) -> Erratic:
-        self.chance, self.vocab_size = random.Random(self.seed), vocab_size
+    def open(self, texts, target, cache) -> Erratic:
+        self.chance, self.vocab_size = random.Random(self.seed), target.vocab_size
         return self
 
     def max_draft_tokens(self, length: int) -> int:
@@ -389,5 +390,5 @@ def test_a_draft_session_asks_for_its_own_numbers_only() -> None:
     """Prompt lookup needs no chance, so its rounds still have all of theirs."""
     streams = SeededStreams([0], k=3)
     streams.begin_round()
-    sd.PromptLookupDrafter().open([[1, 1]], 9, 4, torch.device("cpu")).propose([[1, 1]], 3, SAMPLER, streams)
+    sd.PromptLookupDrafter().open([[1, 1]], sd.TableModel(4), KVCache(1, 9)).propose([[1, 1]], 3, SAMPLER, streams)
     assert streams.drafted == 0

@@ -7,7 +7,6 @@ come out wrong, or the case would prove nothing.
 from dataclasses import dataclass, replace
 
 import pytest
-import torch
 from tiny import llama
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from specdec_lite import (
 )
 from specdec_lite.acceptance import Rule
 from specdec_lite.draft import Draft, Drafter, DraftSession, Texts
+from specdec_lite.kv_cache import KVCache
 from specdec_lite.models import LanguageModel, TransformersModel
 from specdec_lite.randomness import Randomness
 from specdec_lite.sampling.distributions import Sampler
@@ -116,8 +116,8 @@ class Hesitant:
 
     model: TableModel
 
-    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> DraftSession:
-        session = ModelDrafter(self.model).open(texts, capacity, vocab_size, device)
+    def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> DraftSession:
+        session = ModelDrafter(self.model).open(texts, target, cache)
         propose = session.propose
 
         def hesitant(texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:

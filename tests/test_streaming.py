@@ -76,7 +76,7 @@ class Halfway(Interrupted):
     def forward(self, tokens: Tensor, cache: Any, last_only: bool = False) -> Tensor:
         if len(self.widths) == self.at:
             self.at = None
-            cache.append = self.stop
+            cache.advance = self.stop
         return Counted.forward(self, tokens, cache, last_only)
 
     def stop(self, n: int) -> None:

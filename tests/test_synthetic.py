@@ -6,7 +6,6 @@ import json
 
 import pytest
 import tiny
-import torch
 
 import specdec_lite as sd
 from specdec_lite.bench.synthetic import LABEL, SyntheticDrafter, SyntheticRule, synthetic
@@ -41,7 +40,7 @@ def test_the_target_runs_once_a_round_over_all_its_rows_and_the_draft_k_times() 
 
 def test_a_free_draft_runs_no_model_and_costs_the_same_tensor_once() -> None:
     target, _ = tiny.pair()
-    session = SyntheticDrafter().open([tiny.PROMPT], 20, tiny.VOCAB, torch.device("cpu"))
+    session = SyntheticDrafter().open([tiny.PROMPT], target, target.new_cache(1, 20))
     one, again = (session.propose([tiny.PROMPT], 4, None, None) for _ in range(2))
     assert one is again
     assert one.tokens.shape == (1, 4)

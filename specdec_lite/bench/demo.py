@@ -16,6 +16,7 @@ from .console import Ink, TokenWriter, percent, table
 from .machine import environment
 from .race import Race, Settings, account, cause, models_of, race, report, rounds_of
 
+LOOKS_UP = "looks its guesses up in the text itself"
 SHOWN = ("accepted", "corrected", "bonus")
 
 
@@ -28,7 +29,9 @@ def run(pair: Pair, settings: Settings, pocket: bool, as_json: bool) -> None:
         return
     ink = Ink(sys.stdout)
     naive = rounds_of(pair, settings, None)  # refuses what cannot work before anything is written
-    describe(ink, models_of(pair, settings))
+    describe(
+        ink, models_of(pair, settings), "takes half of the target's layers" if settings.drafter == "exit" else LOOKS_UP
+    )
     how = "greedy" if settings.sampling.greedy else f"temperature {settings.temperature:g}, seed {settings.seed}"
     ink.line(f"  {how}, at most {settings.max_new_tokens} new tokens")
     ink.line()
@@ -36,7 +39,11 @@ def run(pair: Pair, settings: Settings, pocket: bool, as_json: bool) -> None:
     ink.line()
     show(ink, pair, settings, naive)
     guesses = "1 token" if settings.k == 1 else f"{'up to ' * lookup}{settings.k} tokens"
-    who = f"{guesses} are looked up in the text" if lookup else f"the draft guesses {guesses}"
+    who = {
+        "model": f"the draft guesses {guesses}",
+        "lookup": f"{guesses} are looked up in the text",
+        "exit": f"the target's first layers guess {guesses}",
+    }[settings.drafter]
     ink.line(ink("Speculative decoding", "title") + f": {who}, the target judges them in one forward")
     ink.line()
     for kind in SHOWN:
@@ -49,7 +56,7 @@ def run(pair: Pair, settings: Settings, pocket: bool, as_json: bool) -> None:
     conclude(ink, result, pair, pocket)
 
 
-def describe(ink: Ink, models: dict[str, TransformersModel]) -> None:
+def describe(ink: Ink, models: dict[str, TransformersModel], drafter: str) -> None:
     """The models and the machine."""
     rows = []
     for role, model in models.items():
@@ -58,7 +65,7 @@ def describe(ink: Ink, models: dict[str, TransformersModel]) -> None:
     for line in table(rows):
         ink.line(line)
     if "draft" not in models:
-        ink.line("  drafter  looks its guesses up in the text itself")
+        ink.line(f"  drafter  {drafter}")
     ink.paragraph("", environment(), "note")
 
 

@@ -112,11 +112,11 @@ def _catch_up(run: Run, texts: Sequence[list[int]], cut: int) -> float:
 
 def time_opening(target: LanguageModel, drafter: Drafter, texts: Sequence[list[int]], new: int, k: int) -> float:
     """Seconds in which the drafter reads the prompts, once a run."""
-    wait = idle(target.device)
+    wait, cache = idle(target.device), target.new_cache(len(texts), max(map(len, texts)) + new + k + 1)
     wait()
     clock = PhaseTimer(target.device)
     with torch.inference_mode():
-        drafter.open(texts, max(map(len, texts)) + new + k + 1, target.vocab_size, target.device)
+        drafter.open(texts, target, cache)
     clock.end("opening")
     wait()
     return clock.seconds()["opening"]

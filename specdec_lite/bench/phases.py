@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..decoding import start
 from ..draft import Draft, Drafter
+from ..kv_cache import KVCache
 from ..models import LanguageModel
 from ..randomness import AcceptedLength, Randomness, SeededStreams
 from ..sampling.distributions import Sampling
@@ -124,9 +124,9 @@ class Opener:
     def __init__(self, drafter: Drafter, laps: Laps) -> None:
         self.drafter, self.laps = drafter, laps
 
-    def open(self, texts: Any, capacity: int, vocab_size: int, device: torch.device) -> Opener:
-        self.session = self.drafter.open(texts, capacity, vocab_size, device)
-        self.room = self.session.room
+    def open(self, texts: Any, target: LanguageModel, cache: KVCache) -> Opener:
+        self.session = self.drafter.open(texts, target, cache)
+        self.max_draft_tokens = self.session.max_draft_tokens
         return self
 
     def propose(self, texts: Any, k: int, sampler: Any, randomness: Any) -> Draft:

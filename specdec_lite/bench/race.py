@@ -71,7 +71,10 @@ class Race:
 
     @property
     def draft_price(self) -> float:
-        """A forward of the draft over one token, in such forwards of the target; 0 where the text drafts."""
+        """Drafting a token, in forwards of the target over one; 0 where the text drafts."""
+        if self.settings.drafter == "exit":  # timed in the run itself
+            seconds = self.fast.trace.time_split()["draft"] / sum(len(each.drafted) for each in self.fast.trace.rounds)
+            return seconds / self.forward["target"][1]
         return self.forward["draft"][1] / self.forward["target"][1] if "draft" in self.forward else 0.0
 
     @property
@@ -103,7 +106,7 @@ def race(pair: Pair, settings: Settings, length: int, warm_up: int = 1) -> Race:
 
 def models_of(pair: Pair, settings: Settings) -> dict[str, TransformersModel]:
     """The models that run, by role."""
-    return {"target": pair.target} if settings.drafter == "lookup" else pair.models
+    return pair.models if settings.drafter == "model" else {"target": pair.target}
 
 
 def account(result: Race) -> str:

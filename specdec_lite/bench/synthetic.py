@@ -20,6 +20,7 @@ from ..acceptance import PerTokenRule
 from ..decoding import Decoded, finish, start
 from ..draft import Draft, DraftSession, Texts, one_hot_draft
 from ..drafters.model import ModelDrafter
+from ..kv_cache import KVCache
 from ..messages import shown
 from ..models import LanguageModel
 from ..prompts import Prompt
@@ -65,10 +66,10 @@ class SyntheticDrafter:
     def __init__(self, model: LanguageModel | None = None, agreement: float = 0.8) -> None:
         self.model, self.rule = model, SyntheticRule(agreement)
 
-    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> DraftSession:
+    def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> DraftSession:
         if self.model is None:
-            return FreeSession(vocab_size, device)
-        return ModelDrafter(self.model).open(texts, capacity, vocab_size, device)
+            return FreeSession(target.vocab_size, target.device)
+        return ModelDrafter(self.model).open(texts, target, cache)
 
 
 class FreeSession:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from ..draft import Drafter
 from ..models import LanguageModel
+from .early_exit import EarlyExitDrafter
 from .model import ModelDrafter
 from .prompt_lookup import PromptLookupDrafter
 
-DRAFTERS = ("model", "lookup")  # as `--drafter` names them
+DRAFTERS = ("model", "lookup", "exit")  # as `--drafter` names them
 
 
 def drafter_named(name: str, draft: LanguageModel | None) -> Drafter:
-    """The drafter of that name; a model drafts with `draft`."""
+    """The drafter of that name; a model drafts with `draft`, and an early exit with half of the target's layers."""
+    if name == "exit":
+        return EarlyExitDrafter()
     return PromptLookupDrafter() if name == "lookup" else ModelDrafter(draft)

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import torch
 
 from ..draft import Draft, Drafter, DraftSession, Texts, one_hot_draft
+from ..kv_cache import KVCache
 from ..messages import shown
+from ..models import LanguageModel
 from ..randomness import Randomness
 from ..sampling.distributions import Sampler
 from ..theory.formulas import best_k
@@ -104,9 +106,9 @@ class AdaptiveDrafter:
             )
         self.drafter, self.rule = drafter, rule
 
-    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> AdaptiveSession:
-        session = self.drafter.open(texts, capacity, vocab_size, device)
-        return AdaptiveSession(session, self.rule, len(texts), vocab_size, device)
+    def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> AdaptiveSession:
+        session = self.drafter.open(texts, target, cache)
+        return AdaptiveSession(session, self.rule, len(texts), target.vocab_size, target.device)
 
 
 class AdaptiveSession:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..draft import Draft, Texts
+from ..kv_cache import KVCache
 from ..messages import shown
 from ..models import LanguageModel, prefill, refresh_settings
 from ..randomness import Randomness
@@ -27,11 +28,13 @@ class ModelDrafter:
             )
         self.model = model
 
-    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> ModelDraftSession:
+    def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> ModelDraftSession:
         refresh_settings(self.model)
-        if self.model.device != device:
-            raise ValueError(f"the draft is on {self.model.device} and the target on {device}: both need one device")
-        return ModelDraftSession(self.model, texts, capacity, vocab_size)
+        if self.model.device != target.device:
+            raise ValueError(
+                f"the draft is on {self.model.device} and the target on {target.device}: both need one device"
+            )
+        return ModelDraftSession(self.model, texts, cache.capacity, target.vocab_size)
 
 
 class ModelDraftSession:

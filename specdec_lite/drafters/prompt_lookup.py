@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from ..draft import Draft, Texts, one_hot_draft
+from ..kv_cache import KVCache
+from ..models import LanguageModel
 from ..randomness import Randomness
 from ..sampling.distributions import Sampler
 
@@ -28,8 +30,10 @@ class PromptLookupDrafter:
             raise ValueError(f"needs 1 <= shortest <= longest, got shortest={shortest}, longest={longest}")
         self.longest, self.shortest = longest, shortest
 
-    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> PromptLookupSession:
-        return PromptLookupSession([Index(self.longest, self.shortest) for _ in texts], vocab_size, device)
+    def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> PromptLookupSession:
+        return PromptLookupSession(
+            [Index(self.longest, self.shortest) for _ in texts], target.vocab_size, target.device
+        )
 
 
 class Index:

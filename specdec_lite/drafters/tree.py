@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ..draft import Draft, Texts
+from ..kv_cache import KVCache
 from ..messages import shown
+from ..models import LanguageModel
 from ..randomness import Randomness
 from ..sampling.distributions import Sampler, one_hot
 from ..tree import Tree
@@ -59,8 +61,8 @@ class TreeDrafter:
     def _widths(self, k: int) -> tuple[int, ...]:
         return (*self.widths[:k], *[1] * (k - len(self.widths)))
 
-    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> TreeDraftSession:
-        chain = self.drafter.open(texts, capacity, vocab_size, device)
+    def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> TreeDraftSession:
+        chain = self.drafter.open(texts, target, cache)
         if max(self.widths) > chain.model.vocab_size:
             raise ValueError(f"widths {self.widths} ask for more siblings than the draft has tokens")
         return TreeDraftSession(chain, self)

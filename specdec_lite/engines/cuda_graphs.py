@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..kv_cache import BUCKET, KVCache, doubled
-from .engine import Engine, Pass
+from .engine import Engine, Layers, Masks, Pass, Span
 from .recording import WARM_UP, Replay, recorder_for
 
 WIDEST = 17  # tokens a row that are verified: the largest K and the one before
@@ -81,6 +81,10 @@ class GraphEngine(Engine):
 
     def __call__(self, *given: object) -> Tensor:
         return self.inner(*given)
+
+    def run_span(self, x: Tensor, positions: Tensor, masks: Masks, cache: KVCache, last: bool, span: Span) -> Layers:
+        """As the other engine runs it: not recorded."""
+        return self.inner.run_span(x, positions, masks, cache, last, span)
 
     def new_cache(self, batch: int, capacity: int, device: torch.device) -> KVCache:
         """An idle one, or a new one; it comes back by itself when nobody holds it any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,6 +16,27 @@ Pass = Callable[[Tensor, KVCache, bool], Tensor]
 Masks = dict[str, Tensor | None]
 
 
+@dataclass(frozen=True)
+class Span:
+    """Some of a model's layers, from `start` up to `stop`, which is left out.
+
+    Hidden state i is what layer i reads: 0 the embeddings, the number of layers what the last one wrote, before the
+    final norm.
+    """
+
+    start: int
+    stop: int
+    hidden: tuple[int, ...] = ()  # which states to return
+
+
+@dataclass
+class Layers:
+    """What a forward through some layers gave."""
+
+    logits: Tensor  # [batch, n or 1, vocab], of the final norm and the head on the last state
+    hidden: dict[int, Tensor] = field(default_factory=dict)  # [batch, n, width] each
+
+
 class Engine:
     """Runs one model, as it comes. `GraphEngine` runs passes that it has recorded."""
 
@@ -24,6 +46,14 @@ class Engine:
 
     def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: KVCache, last: bool) -> Tensor:
         """The model itself. tokens and positions [batch, n] -> logits [batch, n or 1, vocab]"""
+        raise NotImplementedError
+
+    def run_span(self, x: Tensor, positions: Tensor, masks: Masks, cache: KVCache, last: bool, span: Span) -> Layers:
+        """Only these layers, then the final norm and the head.
+
+        x: tokens [batch, n], or where the span does not begin with the first layer the state that its first one reads
+        [batch, n, width].
+        """
         raise NotImplementedError
 
     def new_cache(self, batch: int, capacity: int, device: torch.device) -> KVCache:

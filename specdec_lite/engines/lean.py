@@ -18,7 +18,7 @@ from ..kv_cache import KVCache, doubled
 from .architecture import FULL, SLIDING, reach, windows
 from .attention import attend, for_groups, own_attention
 from .cpu_kernels import Product, product
-from .engine import Engine, Masks
+from .engine import Engine, Layers, Masks, Span
 from .snapshot import everywhere, grows, listeners
 
 if TYPE_CHECKING:
@@ -130,11 +130,18 @@ class LeanEngine(Engine):
         self.copied += [each for name, each in own["_buffers"].items() if name != "inv_freq" or not grows(own)]
 
     def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: KVCache, last: bool) -> Tensor:
-        x, turns = embedding(tokens, self.embedding), self.turns_for(cache.position_limit)[positions]
+        return self.run_span(tokens, positions, masks, cache, last, Span(0, len(self.layers))).logits
+
+    def run_span(self, x: Tensor, positions: Tensor, masks: Masks, cache: KVCache, last: bool, span: Span) -> Layers:
+        x = x if span.start else embedding(x, self.embedding)  # [batch, n, width]
+        turns, hidden = self.turns_for(cache.position_limit)[positions], {}
         masks = {kind: mask if mask is None else for_groups(mask, self.group) for kind, mask in masks.items()}
-        for layer in self.layers:
+        for layer in self.layers[span.start : span.stop]:
+            hidden[layer.index] = x
             x = layer(x, turns, masks[layer.kind], cache)
-        return self.head(self.norm(x[:, -1:] if last else x))
+        hidden[span.stop] = x
+        hidden = {i: hidden[i] for i in span.hidden}
+        return Layers(self.head(self.norm(x[:, -1:] if last else x)), hidden)
 
     def forget(self) -> None:
         self.turns.clear()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from ...draft import Draft, Texts
 from ...drafters.model import ModelDraftSession
+from ...kv_cache import KVCache
 from ...models import LanguageModel
 from ...randomness import AcceptedLength, Randomness
 from ...sampling.distributions import Sampler, Sampling, probabilities
@@ -21,8 +21,8 @@ class DraftWith:
     model: LanguageModel
     session: type[ModelDraftSession]
 
-    def open(self, texts: Texts, capacity: int, vocab_size: int, device: torch.device) -> ModelDraftSession:
-        return self.session(self.model, texts, capacity, vocab_size)
+    def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> ModelDraftSession:
+        return self.session(self.model, texts, cache.capacity, target.vocab_size)
 
 
 class FilteredDraws:
