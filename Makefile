@@ -28,9 +28,10 @@ bench: $(VENV)/lab.stamp ## time this library against transformers' own generati
 
 test: lint test-units test-notebooks ## the next three
 
-lint: $(VENV)/test.stamp ## ruff, on code and notebooks
+lint: $(VENV)/test.stamp ## ruff, on code and notebooks; mypy, on the decoder and its theory
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test-units: $(VENV)/test.stamp ## the unit tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope

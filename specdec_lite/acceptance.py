@@ -100,6 +100,13 @@ class TokenRejection(PerTokenRule):
     Leviathan et al. 2023, algorithm 1; Chen et al. 2023, algorithm 2. It keeps a drafted token
     with probability `overlap(p_target, p_draft)`, and no exact rule that looks at one draft token at a
     time keeps more.
+
+    Example:
+        >>> p_target, p_draft = torch.tensor([[0.5, 0.5], [0.2, 0.8]], dtype=torch.float64)
+        >>> sd.TokenRejection().accept_prob(p_target, p_draft, torch.tensor(1)).item()  # 0.5 / 0.8
+        0.625
+        >>> sd.TokenRejection().recovered_probs(p_target, p_draft, torch.tensor(1)).tolist()
+        [1.0, 0.0]
     """
 
     def accept_prob(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
@@ -118,6 +125,13 @@ class SampleAndMatch(PerTokenRule):
     The draw equals a drafted x with probability p_target(x); given that it differs, it follows
     p_target without x. Exact for any draft, since the draft only decides how long a round runs,
     but it keeps just sum(p_target * p_draft), which is less than the overlap.
+
+    Example:
+        >>> p_target, p_draft = torch.tensor([[0.5, 0.5], [0.2, 0.8]], dtype=torch.float64)
+        >>> sd.SampleAndMatch().accept_prob(p_target, p_draft, torch.tensor(1)).item()
+        0.5
+        >>> sd.SampleAndMatch().recovered_probs(p_target, p_draft, torch.tensor(1)).tolist()
+        [1.0, 0.0]
     """
 
     def accept_prob(self, p_target: Tensor, p_draft: Tensor, tokens: Tensor) -> Tensor:
@@ -133,6 +147,13 @@ class BlockVerification:
     Sun et al. 2024, arXiv:2403.10444, algorithm 2. A prefix x_1..x_i survives with probability
     s_i = min(1, s_{i-1} p_target(x_i) / p_draft(x_i)), s_0 = 1. Every position has a test of its own, and the
     longest prefix whose test passes is accepted, although a shorter one may have failed.
+
+    Example:
+        >>> passed = torch.tensor([False, True, False])
+        >>> sd.BlockVerification().accepted_length(passed).item()  # the longest prefix whose test passed
+        2
+        >>> sd.TokenRejection().accepted_length(passed).item()  # up to the first failure
+        0
     """
 
     exact = True
@@ -193,6 +214,16 @@ class TypicalAcceptance(PerTokenRule):
 
     Raises:
         ValueError: a value outside its range.
+
+    Example:
+        >>> target, draft = sd.TableModel(vocab_size=4, seed=0), sd.TableModel(vocab_size=4, seed=1)
+        >>> how = dict(rule=sd.TypicalAcceptance(), max_new_tokens=8)
+        >>> sd.speculative(target, sd.ModelDrafter(draft), [0, 1], **how)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: TypicalAcceptance is not exact...
+        >>> len(sd.speculative(target, sd.ModelDrafter(draft), [0, 1], **how, exact=False).tokens)
+        8
     """
 
     exact = False

@@ -29,7 +29,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Decoded:
-    """The result of a run. For one prompt `tokens` and `text` are plain, for a batch lists of them."""
+    """The result of a run. For one prompt `tokens` and `text` are plain, for a batch lists of them.
+
+    Example:
+        >>> made = sd.autoregressive(sd.TableModel(vocab_size=4), [[0], [1, 2]], max_new_tokens=3)
+        >>> [len(row) for row in made.tokens]
+        [3, 3]
+        >>> made.text is None  # a model without a tokenizer
+        True
+    """
 
     tokens: Any  # list[int], or list[list[int]] for a batch: the new tokens, a stop token included
     text: Any  # str or list[str]: what the tokens add to the prompt's text, cut before a stop string; or None
@@ -114,7 +122,7 @@ def show_options(options: type) -> Callable[[F], F]:
         shown = inspect.signature(function)
         own = [each for each in shown.parameters.values() if each.kind is not each.VAR_KEYWORD]
         given = [each for each in inspect.signature(start).parameters.values() if each.name in options.__annotations__]
-        function.__signature__ = shown.replace(parameters=own + given)
+        vars(function)["__signature__"] = shown.replace(parameters=own + given)
         return function
 
     return decorate
@@ -129,6 +137,14 @@ def stream(
     Leaving the loop early, by `break` or an interrupt, leaves models and drafter as they were.
     Arguments as for `speculative`, `drafter` None is naive decoding; they are checked at the call, not at
     the first round.
+
+    Example:
+        >>> target, draft = sd.TableModel(vocab_size=4, seed=0), sd.TableModel(vocab_size=4, seed=1)
+        >>> for each in sd.stream(target, sd.ModelDrafter(draft), [0, 1], k=3, max_new_tokens=8, seed=1):
+        ...     print(each.drafted, each.accepted, each.kept)
+        [0, 0, 0] 0 [1]
+        [3, 2, 2] 3 [3, 2, 2, 2]
+        [2, 3] 2 [2, 3, 2]
     """
     if drafter is None:
         options["k"] = 0
@@ -144,13 +160,19 @@ def _rounds(run: Run) -> Iterator[Round]:
 def stream_text(
     target: LanguageModel, drafter: Drafter | None, prompt: Prompt, **options: Unpack[Options]
 ) -> Iterator[str]:
-    """Yield text as it becomes certain; the pieces together are `Decoded.text`.
+    r"""Yield text as it becomes certain; the pieces together are `Decoded.text`.
 
     A piece never ends inside a character, and what may be the beginning of a stop string waits.
     One prompt only; options as for `stream`.
 
     Raises:
         ValueError, TypeError: as `stream`; also a batch, or a model without a tokenizer.
+
+    Example:
+        >>> pair, how = sd.load_pair(), dict(max_new_tokens=8, sampling=sd.Sampling(temperature=0))
+        >>> pieces = sd.stream_text(pair.target, sd.ModelDrafter(pair.draft), "def add(a, b):", **how)
+        >>> "".join(pieces)
+        ' pass\n        self.assertEqual(set(set'
     """
     if target.tokenizer is None:
         raise ValueError("text needs a tokenizer: load the model with one, or use stream() for tokens")
@@ -208,6 +230,15 @@ def speculative(target: LanguageModel, drafter: Drafter, prompt: Prompt, **optio
 
     Raises:
         ValueError, TypeError: an argument that cannot work, before any model runs.
+
+    Example:
+        >>> pair, how = sd.load_pair(), dict(max_new_tokens=16, sampling=sd.Sampling(temperature=0))
+        >>> made = sd.speculative(pair.target, sd.ModelDrafter(pair.draft), "def add(a, b):", **how)
+        >>> naive = sd.autoregressive(pair.target, "def add(a, b):", **how)
+        >>> made.tokens == naive.tokens
+        True
+        >>> len(made.trace.rounds) < len(naive.trace.rounds)
+        True
     """
     began = time.perf_counter()
     return finish(start(target, drafter, prompt, **options), prompt, began)
@@ -215,7 +246,13 @@ def speculative(target: LanguageModel, drafter: Drafter, prompt: Prompt, **optio
 
 @show_options(TextOptions)
 def autoregressive(target: LanguageModel, prompt: Prompt, **options: Unpack[TextOptions]) -> Decoded:
-    """Naive decoding, one token a forward. Arguments, result and errors as for `speculative`."""
+    """Naive decoding, one token a forward. Arguments, result and errors as for `speculative`.
+
+    Example:
+        >>> target = sd.TableModel(vocab_size=4)
+        >>> sd.autoregressive(target, [0, 1], max_new_tokens=5, sampling=sd.Sampling(temperature=0)).tokens
+        [3, 3, 1, 1, 1]
+    """
     began = time.perf_counter()
     return finish(start(target, None, prompt, k=0, **options), prompt, began)
 

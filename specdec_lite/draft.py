@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -59,20 +59,32 @@ class DraftSession(Protocol):
         """Between 0 and k tokens to follow each text."""
 
 
-class Drafter(Protocol):
-    """Makes sessions; holds no state of its own, so one drafter serves many runs.
+@runtime_checkable
+class KeepsPaths(Protocol):
+    """What the session of a drafter of trees does besides."""
 
-    One that drafts trees has a method more, `tree(k)`, which says the largest one of depth k, and its sessions have
-    `keep_paths(paths)`, which tells after each round which nodes of every row were accepted.
-    """
+    def keep_paths(self, paths: Sequence[Sequence[int]]) -> None:
+        """After a round: which nodes of every row's tree were accepted, a path each."""
+
+
+class Drafter(Protocol):
+    """Makes sessions; holds no state of its own, so one drafter serves many runs."""
 
     def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> DraftSession:
         """Begin to draft for these texts. `cache` is the target's, empty still; a session may share it."""
 
 
+@runtime_checkable
+class DraftsTrees(Protocol):
+    """What a drafter of trees does besides."""
+
+    def tree(self, k: int) -> Tree:
+        """The largest tree of depth k."""
+
+
 def draft_size(drafter: Drafter | None, k: int) -> int:
     """How many tokens a row's draft has at most."""
-    return len(drafter.tree(k)) if hasattr(drafter, "tree") else k
+    return len(drafter.tree(k)) if isinstance(drafter, DraftsTrees) else k
 
 
 def one_hot_draft(rows: list[list[int]], vocab_size: int, device: torch.device) -> Draft:

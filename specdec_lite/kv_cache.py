@@ -151,6 +151,7 @@ class KVCache:
         Returns how many tokens a row it is longer than before the tree: those of the longest path. Shorter rows are
         padded with what `rewind` has to forget.
         """
+        assert self._tree is not None, "there is no tree to keep a path of"
         longest = max(map(len, paths))
         padded = [path + [0] * (longest - len(path)) for path in paths]
         source = self._root + send(padded, self.device)  # [batch, longest], slots

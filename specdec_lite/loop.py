@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from .acceptance import Rule
-from .draft import Draft, Drafter, draft_size, one_hot_draft
+from .draft import Draft, Drafter, KeepsPaths, draft_size, one_hot_draft
 from .models import LanguageModel, prefill
 from .randomness import Randomness
 from .sampling.distributions import Sampler
 from .stopping import Stop
-from .trace import Detail, FinishReason, Round
+from .trace import Detail, FinishReason, Kind, Round
 from .transfer import Outcome, PhaseTimer, Verification, send
-from .tree import TreeVerification
+from .tree import tree_rule
 
 
 class Run:
@@ -48,7 +48,7 @@ class Run:
         self.last = send([prompt[-1:] for prompt in prompts], target.device)  # [batch, 1], what the target reads next
         capacity = max(self.max_lengths) + draft_size(drafter, k) + 1
         self.cache = target.new_cache(len(prompts), capacity)
-        self.session = drafter and drafter.open(self.token_ids, target, self.cache)
+        self.session = None if drafter is None else drafter.open(self.token_ids, target, self.cache)
         self.empty_draft = one_hot_draft([[] for _ in prompts], target.vocab_size, target.device)
         prefill(target, self.cache, self.token_ids)
 
@@ -78,7 +78,7 @@ class Run:
         # 1. Draft: n tokens a row, k or fewer in a chain, each with the distribution it was drawn from.
         draft = self._draft(max(lengths))  # tokens [batch, n], probs [batch, n, vocab]
         drafted = [min(count, draft.tree.size(most)) for count, most in zip(draft.count, lengths, strict=True)]
-        rule = TreeVerification(self.rule, draft.tree) if draft.is_tree else self.rule
+        rule = tree_rule(self.rule, draft.tree) if draft.is_tree else self.rule
         timer.end("draft")
 
         # 2. Verify: the target scores the last token and all n drafts in one forward.
@@ -130,7 +130,7 @@ class Run:
         if self.finish_reasons[row]:
             return None
         text, children = self.token_ids[row], draft.tree.children(path[-1] if path else -1, drafted)
-        kind = "sampled" if drafted == 0 else "corrected" if children else "bonus"
+        kind: Kind = "sampled" if drafted == 0 else "corrected" if children else "bonus"
         block = [found.drafted[node] for node in path] + [found.token]
         seen = text[max(self.prompt_lengths[row] - 1, len(text) - self.stop.reach) :]
         kept, reason = self.stop.cut(seen, block, self.max_lengths[row] - len(text), self._decode)
@@ -147,7 +147,7 @@ class Run:
 
     def _rewind(self, held: int, draft: Draft, paths: list[list[int]], kept: list[int]) -> None:
         """Of the `held` new tokens of each row, let the caches keep the first `kept[row]` on its path."""
-        if draft.is_tree and self.session is not None:
+        if draft.is_tree and isinstance(self.session, KeepsPaths):
             held = self.cache.keep_paths([[0, *(node + 1 for node in path)] for path in paths])
             self.session.keep_paths(paths)
         self.cache.rewind([held - n for n in kept])

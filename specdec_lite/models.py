@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .engines import GraphEngine, build
 from .engines.architecture import reach, refusal, windows
-from .engines.engine import Layers, Span
+from .engines.engine import Layers, Masks, Span
 from .engines.snapshot import Snapshot, settings
 from .kv_cache import KVCache
 from .messages import shown
@@ -81,6 +81,12 @@ class TransformersModel:
         TypeError: no model of transformers.
         ValueError: the module or a part of it is in training mode, where dropout would make every forward differ, or
             its configuration or class says that keys, values, mask and positions are not all of it.
+
+    Example:
+        >>> pair = sd.load_pair()
+        >>> again = sd.TransformersModel(pair.target.module, pair.tokenizer, engine="eager")
+        >>> again.parameters == pair.target.parameters
+        True
     """
 
     def __init__(
@@ -187,7 +193,7 @@ class TransformersModel:
         with plain_arithmetic(self.device):
             for block in x.split(CHUNK, 1):  # [batch, CHUNK or fewer, ...]
                 cache.reserve(block.shape[1])
-                masks = {kind: cache.mask(self.dtype, window) for kind, window in self.windows.items()}
+                masks: Masks = {kind: cache.mask(self.dtype, window) for kind, window in self.windows.items()}
                 parts.append(self.engine.run_span(block, self._positions(cache), masks, cache, last_only, span))
                 cache.advance(block.shape[1])
         if len(parts) == 1:
@@ -279,11 +285,19 @@ class TableModel:
         context: longest text.
         seed: of the table.
         sharpness: spread of a slot's contribution to the logits; 0 makes everything uniform.
+
+    Example:
+        >>> target = sd.TableModel(vocab_size=3, seed=1)
+        >>> len(sd.autoregressive(target, [0], max_new_tokens=4).tokens)
+        4
     """
 
     def __init__(self, vocab_size: int, context: int = 16, seed: int = 0, sharpness: float = 1.0) -> None:
-        self.vocab_size, self.context, self.device = vocab_size, context, torch.device("cpu")
-        self.context_reason, self.tokenizer, self.end_tokens = None, None, ()
+        self.vocab_size, self.device = vocab_size, torch.device("cpu")
+        self.context: int | None = context
+        self.context_reason: str | None = None
+        self.tokenizer: Any = None
+        self.end_tokens: tuple[int, ...] = ()
         generator = torch.Generator().manual_seed(seed)
         table = torch.randn(context, vocab_size, vocab_size, generator=generator, dtype=torch.float64)
         self.table = sharpness * table  # [position, token there, next token]
@@ -299,7 +313,7 @@ class TableModel:
         seen = seen[:, 0, :, 0].long()  # [batch, visible]
         shown = cache.mask(torch.float64)[:, 0] == 0  # [batch, n, visible]
         positions = cache.slot_positions().reshape(-1, seen.shape[1])  # [1 or batch, visible]
-        rows = self.table[positions.clamp_max(self.context - 1), seen]  # [batch, visible, vocab]
+        rows = self.table[positions.clamp_max(len(self.table) - 1), seen]  # [batch, visible, vocab]
         cache.advance(n)
         logits = shown.double() @ rows  # [batch, n, vocab]
         return logits[:, -1:] if last_only else logits

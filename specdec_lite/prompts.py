@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, get_args
 
 from torch import Tensor
 
 from .acceptance import PerTokenRule, Rule
-from .draft import Drafter
+from .draft import Drafter, DraftsTrees
 from .messages import shown
 from .models import LanguageModel
 from .sampling.distributions import Sampling
@@ -25,13 +25,26 @@ One = str | Sequence[int] | Chat | Tensor | Encoding  # a tensor, or an array, o
 Prompt = One | Sequence[One]  # or [batch, n]
 
 
+class Array(Protocol):
+    """A tensor, or an array of numpy's kind."""
+
+    ndim: int
+    shape: Sequence[int]
+    dtype: object
+
+    def tolist(self) -> list[Any]: ...
+
+
+def is_array(value: object) -> TypeGuard[Array]:
+    return hasattr(value, "ndim") and hasattr(value, "dtype")
+
+
 def is_single(prompt: Prompt) -> bool:
     """Whether this is one prompt, and not a batch: what has the shape [1, n] is a batch of one."""
-    if isinstance(prompt, Mapping):
-        prompt = prompt["input_ids"]
-    if isinstance(prompt, str):
+    ids = prompt["input_ids"] if isinstance(prompt, Mapping) else prompt
+    if isinstance(ids, str):
         return True
-    first = prompt[0]
+    first = ids[0]
     return isinstance(first, int) or _rank(first) == 0 or (isinstance(first, Mapping) and "input_ids" not in first)
 
 
@@ -47,15 +60,15 @@ def to_token_ids(prompt: Prompt, target: LanguageModel) -> list[list[int]]:
         ValueError: nothing in it, a token outside the vocabulary, a string without a tokenizer, another
             shape, messages without a chat template or such as it does not take.
     """
-    prompt = _plain(prompt)
-    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+    plain = _plain(prompt)
+    if not isinstance(plain, Sequence) or isinstance(plain, bytes):
         raise TypeError(
             "prompt must be a string, token ids, chat messages, a tokenizer's encoding, or a list of one of these, "
-            f"got {type(prompt).__name__}"
+            f"got {type(plain).__name__}"
         )
-    if not prompt:
+    if not plain:
         raise ValueError("prompt is empty: give at least one token to continue from")
-    return [_row(row, target) for row in ([prompt] if is_single(prompt) else prompt)]
+    return [_row(row, target) for row in ([plain] if is_single(plain) else plain)]
 
 
 def _row(row: object, target: LanguageModel) -> list[int]:
@@ -84,7 +97,7 @@ def _row(row: object, target: LanguageModel) -> list[int]:
 
 def _rank(value: object) -> int | None:
     """How many dimensions a tensor or an array has; None for anything else."""
-    return value.ndim if hasattr(value, "ndim") and hasattr(value, "dtype") else None
+    return value.ndim if is_array(value) else None
 
 
 def _plain(prompt: object) -> object:
@@ -97,7 +110,7 @@ def _plain(prompt: object) -> object:
             )
         ids, mask = _plain(prompt["input_ids"]), prompt.get("attention_mask")
         return ids if mask is None else _shown(ids, mask.tolist() if hasattr(mask, "tolist") else mask)
-    if _rank(prompt) is None:
+    if not is_array(prompt):
         return prompt
     if prompt.ndim not in (1, 2):
         raise ValueError(f"token ids must have the shape [n] or [batch, n], got {list(prompt.shape)}")
@@ -206,7 +219,7 @@ def check_kinds(
             f"{type(rule).__name__} is not exact, and this promises the target's distribution: "
             "pass exact=False to decode with it all the same"
         )
-    if hasattr(drafter, "tree") and not (rule is None or isinstance(rule, PerTokenRule)):
+    if isinstance(drafter, DraftsTrees) and not (rule is None or isinstance(rule, PerTokenRule)):
         raise ValueError(
             f"{type(rule).__name__} verifies a chain and {type(drafter).__name__} drafts a tree: "
             "take a rule for single tokens, such as TokenRejection()"

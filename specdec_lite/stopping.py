@@ -9,6 +9,7 @@ from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 from .messages import shown
+from .trace import FinishReason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +34,13 @@ class Stop:
 
     Raises:
         ValueError: an empty string, or a token id below 0.
+
+    Example:
+        >>> target = sd.TableModel(vocab_size=3)
+        >>> free = sd.autoregressive(target, [0], max_new_tokens=9, stop=sd.Stop()).tokens
+        >>> cut = sd.autoregressive(target, [0], max_new_tokens=9, stop=sd.Stop(token_ids=[free[2]])).tokens
+        >>> cut == free[: free.index(free[2]) + 1]
+        True
     """
 
     token_ids: Sequence[int] | None = None
@@ -44,7 +52,7 @@ class Stop:
             if self.token_ids is None:
                 object.__setattr__(self, "token_ids", ())  # nothing is named
         listed = isinstance(self.strings, Collection) and not isinstance(self.strings, str)
-        if not listed or not all(isinstance(s, str) and s for s in self.strings):
+        if not listed or not all(isinstance(s, str) and s for s in self.strings or ()):
             raise ValueError(f"stop strings must be a list of non-empty strings, got {shown(self.strings)}")
         ids = () if self.token_ids is None else self.token_ids
         if not isinstance(ids, Collection) or any(not isinstance(t, int) or t < 0 for t in ids):
@@ -58,7 +66,7 @@ class Stop:
 
     def cut(
         self, before: list[int], block: list[int], budget: int, decode: Decode | None
-    ) -> tuple[list[int], str | None]:
+    ) -> tuple[list[int], FinishReason | None]:
         """How much of `block` is kept, and why the text ends there.
 
         `before` is the prompt's last token and all new ones so far; `budget` is what may still be
@@ -73,7 +81,7 @@ class Stop:
     @property
     def reach(self) -> int:
         """Tokens at the end of a text that may matter: each has a byte at least."""
-        return max((len(string.encode()) for string in self.strings), default=0) + MARGIN
+        return max((len(string.encode()) for string in self.strings or ()), default=0) + MARGIN
 
     def completed(self, tokens: list[int], decode: Decode | None) -> int | None:
         """How many characters ago the stop string began that the last of `tokens` completes; None if it does not.
@@ -85,7 +93,7 @@ class Stop:
         assert decode is not None, "stop strings need a tokenizer, see prompts.check_limits"
         window, text = self._window(tokens, decode)
         known = len(commonprefix([decode(window[:-1]), text]))  # what stood there before the last token
-        begins = [text.find(string, max(0, known - len(string) + 1)) for string in self.strings]
+        begins = [text.find(string, max(0, known - len(string) + 1)) for string in self.strings or ()]
         return max((len(text) - at for at in begins if at >= 0), default=None)
 
     def pending(self, tokens: list[int], decode: Decode) -> int:
@@ -94,7 +102,7 @@ class Stop:
 
     def begun(self, text: str) -> int:
         """How many characters at the end of `text` may turn out to begin a stop string."""
-        begins = (n for string in self.strings for n in range(1, len(string)) if text.endswith(string[:n]))
+        begins = (n for string in self.strings or () for n in range(1, len(string)) if text.endswith(string[:n]))
         return max(begins, default=0)
 
     def _window(self, tokens: list[int], decode: Decode) -> tuple[list[int], str]:

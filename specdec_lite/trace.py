@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Detail = Literal["off", "summary", "full"]
 FinishReason = Literal["stop", "length"]
+Kind = Literal["corrected", "bonus", "sampled"]  # "sampled": nothing was drafted
 Alternatives = list[tuple[int, float]]  # (token, probability), most probable first
 NUMBERS = ["p_target", "p_draft", "overlap", "chance", "uniform"]  # of a drafted token
 COLUMNS = ["row", "round", "position", "token", "kind", "kept", *NUMBERS]
@@ -32,6 +33,14 @@ class Round:
     """What one round did to one row. Lists named after a distribution run over the drafted tokens.
 
     Of a draft that was a tree the accepted path comes first, then the other tokens that were tested, then the rest.
+
+    Example:
+        >>> target, draft = sd.TableModel(vocab_size=4, seed=0), sd.TableModel(vocab_size=4, seed=1)
+        >>> each = next(sd.stream(target, sd.ModelDrafter(draft), [0, 1], k=3, max_new_tokens=8))
+        >>> each.kept == each.drafted[: each.accepted] + [each.token]
+        True
+        >>> each.kept_kinds()
+        ['corrected']
     """
 
     row: int
@@ -40,7 +49,7 @@ class Round:
     drafted: list[int]
     accepted: int  # length of the accepted prefix
     token: int  # the round's last token: corrected, or bonus
-    kind: Literal["corrected", "bonus", "sampled"]  # "sampled": nothing was drafted
+    kind: Kind
     kept: list[int]  # what joined the text: accepted + last token, cut at a stop
     ended: FinishReason | None
     seconds: dict[str, float] = field(default_factory=dict)  # "draft", "verify", "rest"; shared by a batch
@@ -78,7 +87,16 @@ class Round:
 
 @dataclass
 class Trace:
-    """All rounds of a run, in order; several rows' rounds of a step stand together."""
+    """All rounds of a run, in order; several rows' rounds of a step stand together.
+
+    Example:
+        >>> target, draft = sd.TableModel(vocab_size=4, seed=0), sd.TableModel(vocab_size=4, seed=1)
+        >>> trace = sd.speculative(target, sd.ModelDrafter(draft), [0, 1], k=2, max_new_tokens=12).trace
+        >>> trace.new_tokens, len(trace.rounds)
+        (12, 10)
+        >>> sd.Trace.from_json(trace.to_json()) == trace
+        True
+    """
 
     rounds: list[Round] = field(default_factory=list)
     k: int = 0

@@ -138,8 +138,10 @@ def _row(found: dict[str, Tensor]) -> Verification:
     tops = {
         name: _alternatives(found[name], found[f"{name}_p"]) for name in ("top_target", "top_draft") if name in found
     }
-    drafted, accepted, token = (found[name].long().tolist() for name in ("drafted", "accepted", "token"))
-    return Verification(drafted, accepted, token, **numbers, **distributions, **tops)
+    made = Verification(found["drafted"].long().tolist(), int(found["accepted"]), int(found["token"]))
+    for name, values in (numbers | distributions | tops).items():
+        setattr(made, name, values)
+    return made
 
 
 def _alternatives(tokens: Tensor, probs: Tensor) -> list[Alternatives]:

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from .acceptance import PerTokenRule
+from .acceptance import PerTokenRule, Rule
 from .transfer import dispatch
 
 
@@ -170,3 +170,14 @@ class TreeVerification:
             passes[:, nodes] = self.rule.accept_prob(*here) * real
             left[:, at] = torch.where(real.unsqueeze(-1), self.rule.recovered_probs(*here), here[0])
         return passes, left
+
+
+def tree_rule(rule: Rule, tree: Tree) -> TreeVerification:
+    """The rule, for a draft of this shape.
+
+    Raises:
+        TypeError: it verifies chains alone.
+    """
+    if not isinstance(rule, PerTokenRule):
+        raise TypeError(f"{type(rule).__name__} verifies a chain, and this draft is a tree: take TokenRejection()")
+    return TreeVerification(rule, tree)

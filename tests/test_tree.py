@@ -141,7 +141,7 @@ class KeepsTheFirstNodes(KVCache):
 def test_siblings_tested_against_the_target_itself_are_biased(monkeypatch: pytest.MonkeyPatch) -> None:
     target, draft = tables()
     drafter, how = sd.TreeDrafter(sd.ModelDrafter(draft), (2,)), dict(max_new_tokens=3, stop=sd.Stop())
-    monkeypatch.setattr("specdec_lite.loop.TreeVerification", AgainstTheTargetItself)
+    monkeypatch.setattr("specdec_lite.tree.TreeVerification", AgainstTheTargetItself)
     made = sequence_distribution(target, drafter, TEXT, k=2, **how)
     assert largest_difference(made, target_distribution(target, TEXT, **how)) > 1e-5
 

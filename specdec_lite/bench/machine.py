@@ -23,7 +23,12 @@ def processor() -> str:
 
 
 def environment() -> str:
-    """Processor or GPU, threads and versions, on one line."""
+    """Processor or GPU, threads and versions, on one line.
+
+    Example:
+        >>> "torch" in sd.environment()
+        True
+    """
     threads = torch.get_num_threads()
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (

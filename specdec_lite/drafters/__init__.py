@@ -15,4 +15,8 @@ def drafter_named(name: str, draft: LanguageModel | None) -> Drafter:
     """The drafter of that name; a model drafts with `draft`, and an early exit with half of the target's layers."""
     if name == "exit":
         return EarlyExitDrafter()
-    return PromptLookupDrafter() if name == "lookup" else ModelDrafter(draft)
+    if name == "lookup":
+        return PromptLookupDrafter()
+    if draft is None:
+        raise ValueError("there is no draft model: load one, or draft by 'lookup' or 'exit'")
+    return ModelDrafter(draft)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..draft import Draft, Drafter, DraftSession, Texts, one_hot_draft
+from ..draft import Draft, Drafter, DraftSession, DraftsTrees, Texts, one_hot_draft
 from ..kv_cache import KVCache
 from ..messages import shown
 from ..models import LanguageModel
@@ -56,6 +56,11 @@ class BestForPast:
 
     Raises:
         ValueError: a number out of range; as `formulas.best_k`.
+
+    Example:
+        >>> rule = sd.BestForPast(draft_cost=0.2, prior=0.9)
+        >>> rule([])  # nothing is known yet
+        7
     """
 
     def __init__(
@@ -95,12 +100,19 @@ class AdaptiveDrafter:
     Args:
         drafter: who proposes.
         rule: from a row's past to the number of tokens, for instance `BestForPast(draft_cost=0.1)`.
+
+    Example:
+        >>> target, draft = sd.TableModel(vocab_size=4, seed=0), sd.TableModel(vocab_size=4, seed=1)
+        >>> one = sd.AdaptiveDrafter(sd.ModelDrafter(draft), lambda past: 1 if past else 3)
+        >>> made = sd.speculative(target, one, [0, 1], k=4, max_new_tokens=10)
+        >>> [len(each.drafted) for each in made.trace.rounds][:3]
+        [3, 1, 1]
     """
 
     def __init__(self, drafter: Drafter, rule: Rule) -> None:
         if not callable(rule):
             raise TypeError(f"rule must be a function of a row's past verdicts, got {shown(rule)}")
-        if hasattr(drafter, "tree"):
+        if isinstance(drafter, DraftsTrees):
             raise TypeError(
                 f"AdaptiveDrafter chooses a length, and {type(drafter).__name__} drafts trees: give its .drafter"
             )
@@ -133,8 +145,8 @@ class AdaptiveSession:
         return Draft(draft.tokens, draft.probs, counts)
 
     def _wanted(self, row: int, length: int, k: int) -> int:
-        if self.last[row] is not None:
-            before, drafted = self.last[row]
+        if (last := self.last[row]) is not None:
+            before, drafted = last
             if length == before:
                 return 0  # a text that has ended
             self.past[row].append(Verdict(drafted, length - before - 1))

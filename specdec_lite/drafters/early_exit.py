@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
+from torch import Tensor
 
 from ..draft import Draft, Texts
-from ..engines.engine import Span
+from ..engines.engine import Layers, Span
 from ..kv_cache import KVCache
 from ..messages import shown
-from ..models import LanguageModel, TransformersModel
+from ..models import LanguageModel
 from ..randomness import Randomness
 from ..sampling.distributions import Sampler
 from ..transfer import send
@@ -27,6 +30,12 @@ class EarlyExitDrafter:
     Raises:
         ValueError: not a whole number of at least 1; at the start of a run, not fewer than the target has.
         TypeError: at the start of a run, a target without layers.
+
+    Example:
+        >>> target = sd.load_pair().target
+        >>> made = sd.speculative(target, sd.EarlyExitDrafter(layers=2), [1, 2, 3], k=2, max_new_tokens=8)
+        >>> len(made.tokens)
+        8
     """
 
     def __init__(self, layers: int | None = None) -> None:
@@ -37,7 +46,7 @@ class EarlyExitDrafter:
         self.layers = layers
 
     def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> EarlyExitSession:
-        if not hasattr(target, "forward_span"):
+        if not isinstance(target, HasLayers):
             raise TypeError(f"EarlyExitDrafter needs a TransformersModel as target, got {shown(target)}")
         layers = self.layers or max(1, target.layers // 2)
         if layers >= target.layers:
@@ -45,10 +54,19 @@ class EarlyExitDrafter:
         return EarlyExitSession(target, cache, Span(0, layers))
 
 
+@runtime_checkable
+class HasLayers(LanguageModel, Protocol):
+    """A target whose layers can run alone, such as a `TransformersModel`."""
+
+    layers: int
+
+    def forward_span(self, x: Tensor, cache: KVCache, span: Span, last_only: bool = False) -> Layers: ...
+
+
 class EarlyExitSession:
     """Keeps nothing: between rounds the target's cache holds the text but for its last token."""
 
-    def __init__(self, target: TransformersModel, cache: KVCache, span: Span) -> None:
+    def __init__(self, target: HasLayers, cache: KVCache, span: Span) -> None:
         self.target, self.shared_cache, self.span = target, cache, span
 
     def max_draft_tokens(self, length: int) -> int:

@@ -23,6 +23,12 @@ class PromptLookupDrafter:
     Args:
         longest: length of the match tried first.
         shortest: length of the last match tried before giving up; then nothing is proposed.
+
+    Example:
+        >>> target = sd.TableModel(vocab_size=3, sharpness=0.1)
+        >>> made = sd.speculative(target, sd.PromptLookupDrafter(), [0, 1, 2, 0, 1], k=2, max_new_tokens=3)
+        >>> made.trace.rounds[0].drafted  # what followed 0, 1 before
+        [2, 0]
     """
 
     def __init__(self, longest: int = 3, shortest: int = 1) -> None:

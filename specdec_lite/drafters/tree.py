@@ -33,6 +33,15 @@ class TreeDrafter:
     Raises:
         TypeError: another kind of drafter.
         ValueError: widths that are no whole numbers of at least 1.
+
+    Example:
+        >>> target, draft = sd.TableModel(vocab_size=4, seed=0), sd.TableModel(vocab_size=4, seed=1)
+        >>> drafter = sd.TreeDrafter(sd.ModelDrafter(draft), widths=(3, 2))
+        >>> drafter.tree(k=2).parents
+        (-1, -1, -1, 0, 0, 1, 1, 2, 2)
+        >>> made = sd.speculative(target, drafter, [0, 1], k=2, max_new_tokens=8)
+        >>> len(made.trace.rounds[0].drafted)
+        9
     """
 
     def __init__(self, drafter: ModelDrafter, widths: Sequence[int] = (3, 2)) -> None:
@@ -85,7 +94,8 @@ class TreeDraftSession:
             return self.chain.propose(texts, k, sampler, randomness)
         feed = self.chain.catch_up(texts)  # [batch, n]
         logits = self.chain.fit(self.model.forward(feed, self.cache, last_only=True))  # [batch, 1, vocab]
-        tokens, probs, prefixes = feed[:, :0], [], [[]]  # [batch, drafted so far]
+        tokens, probs = feed[:, :0], []  # [batch, drafted so far]
+        prefixes: list[list[int]] = [[]]
         for depth in range(1, k + 1):
             width = tree.size(depth) - tree.size(depth - 1)
             drawn, p_draft = draw_siblings(logits, width // len(prefixes), texts, tokens, prefixes, sampler, randomness)

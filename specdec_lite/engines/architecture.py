@@ -30,7 +30,7 @@ def reach(config: PreTrainedConfig) -> tuple[int | None, str | None]:
     a boundary. A cache holds keys turned the old way, so a text must stay on one side of it.
     """
     limit = getattr(config, "max_position_embeddings", None)
-    bounds = [(limit, None)] if limit is not None else []
+    bounds: list[tuple[int, str | None]] = [] if limit is None else [(limit, None)]
     for scaling in _rotary_scalings(config):
         kind = scaling.get("rope_type") or scaling.get("type") or "default"
         bound = limit if "dynamic" in kind else scaling.get("original_max_position_embeddings", limit)

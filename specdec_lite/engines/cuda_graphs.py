@@ -76,11 +76,11 @@ class GraphEngine(Engine):
         self.recorded, self.seconds = 0, 0.0  # how many passes, and what recording them took
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # it changes when nothing can be recorded
         return self.inner.name if self.trouble else "graph"
 
-    def __call__(self, *given: object) -> Tensor:
-        return self.inner(*given)
+    def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: KVCache, last: bool) -> Tensor:
+        return self.inner(tokens, positions, masks, cache, last)
 
     def run_span(self, x: Tensor, positions: Tensor, masks: Masks, cache: KVCache, last: bool, span: Span) -> Layers:
         """As the other engine runs it: not recorded."""

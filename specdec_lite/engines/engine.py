@@ -40,7 +40,7 @@ class Layers:
 class Engine:
     """Runs one model, as it comes. `GraphEngine` runs passes that it has recorded."""
 
-    name: str
+    name: str  # as `build` takes it
     causal = False  # whether it runs a text from its first token without a mask
     copied: Sequence[Tensor] = ()  # weights of the module that it holds a second time
 

@@ -57,7 +57,8 @@ class CudaGraphs:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.pool = device, None
+        self.device = device
+        self.pool: Any = None  # a handle, once something was recorded
 
     def __call__(self, call: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
         with torch.cuda.device(self.device):

@@ -105,7 +105,7 @@ class Same:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Same) and other.held is self.held
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # as Python marks what has no hash
 
 
 def noted(value: Any) -> Any:
@@ -165,7 +165,7 @@ def everywhere() -> list[Any]:
 def settings(module: nn.Module) -> dict[str, Any]:
     """What the configuration says now, to compare with later (a quantisation's object says nothing that can be)."""
     config = getattr(module, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
     held = {} if text is None else vars(text)
     return {
         name: noted(value) for name, value in held.items() if plain(value) or isinstance(value, dict | list | tuple)

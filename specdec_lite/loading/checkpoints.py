@@ -68,7 +68,7 @@ def locate(source: str | Path, role: str, revision: str | None) -> str:
             raise ValueError(
                 f"the {role} {source} has random weights, and those have no revision, got {shown(revision)}"
             )
-        return PREFIX + shape_named(source).name
+        return PREFIX + shape_named(str(source)).name
     name, path = str(source), Path(source).expanduser()
     if path.is_dir():
         if revision is not None:
@@ -181,7 +181,8 @@ def explained(role: str, name: str, revision: str | None, scheme: str | None = N
 
 def reason(error: BaseException, name: str, revision: str | None) -> str | None:
     """What to do about an error that is known, None for any other."""
-    kinds, text, each = set(), str(error), error
+    kinds, text = set(), str(error)
+    each: BaseException | None = error
     while each is not None:
         kinds.add(type(each).__name__)
         each = each.__cause__ or each.__context__

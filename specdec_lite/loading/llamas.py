@@ -50,19 +50,15 @@ class Llama:
         return self.layers * self.layer_weights + self.norms + self.table * (1 if self.tied else 2)
 
 
-def _llama(name: str, *figures: int, tied: bool, source: str) -> Llama:
-    return Llama(name, *figures, vocab=128_256, tied=tied, source=source)
-
-
 _HERD = "Llama team, The Llama 3 Herd of Models, arXiv:2407.21783, table 3"
 _CARD = "Meta, model card and config.json of Llama 3.2, September 2024"
 PUBLISHED = {
     made.name: made
     for made in (
-        _llama("Llama 1B", 16, 2048, 8192, 32, 8, 64, tied=True, source=_CARD),
-        _llama("Llama 3B", 28, 3072, 8192, 24, 8, 128, tied=True, source=_CARD),
-        _llama("Llama 8B", 32, 4096, 14336, 32, 8, 128, tied=False, source=_HERD),
-        _llama("Llama 70B", 80, 8192, 28672, 64, 8, 128, tied=False, source=_HERD),
+        Llama("Llama 1B", 16, 2048, 8192, 32, 8, 64, 128_256, tied=True, source=_CARD),
+        Llama("Llama 3B", 28, 3072, 8192, 24, 8, 128, 128_256, tied=True, source=_CARD),
+        Llama("Llama 8B", 32, 4096, 14336, 32, 8, 128, 128_256, tied=False, source=_HERD),
+        Llama("Llama 70B", 80, 8192, 28672, 64, 8, 128, 128_256, tied=False, source=_HERD),
     )
 }
 # A processor reads the wide one from memory, in float32 some 310 MB of it, and drafts for it with the narrow one.

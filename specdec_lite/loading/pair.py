@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -21,12 +21,20 @@ from .vocabulary import check_same_tokens, check_widths
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Source = "str | Path | PreTrainedModel"
+Source: TypeAlias = "str | Path | PreTrainedModel"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A target, a draft (None where the text itself drafts, see `PromptLookupDrafter`) and the tokenizer they share."""
+    """A target, a draft (None where the text itself drafts, see `PromptLookupDrafter`) and the tokenizer they share.
+
+    Example:
+        >>> pair = sd.load_pair()
+        >>> pair.target.layers, pair.draft.layers
+        (24, 2)
+        >>> pair.tokenizer.decode(pair.tokenizer.encode("def add(a, b):"))
+        'def add(a, b):'
+    """
 
     target: TransformersModel
     draft: TransformersModel | None
@@ -84,6 +92,13 @@ def load_pair(
         ValueError: a draft without a target; a device, a dtype or a model is not to be had (says
             why, and how to work offline); the tokenizers differ; or its configuration says, or the
             probe found, why this model cannot be decoded with a cache.
+
+    Example:
+        >>> pair = sd.load_pair()
+        >>> list(pair.models)
+        ['target', 'draft']
+        >>> pair.target.vocab_size == pair.draft.vocab_size
+        True
     """
     if target is None and draft is not None:
         raise ValueError("a draft needs a target: give both, or neither for the pocket pair")
@@ -102,7 +117,7 @@ def load_pair(
     elif draft_revision is not None:
         raise ValueError(f"draft_revision={draft_revision!r} belongs to a draft, and none was given")
     made_up = dict.fromkeys(source[0] for source in sources if is_random(source[0]))
-    check_memory(map(shape_named, made_up), device, dtype)  # of both together, before either is made
+    check_memory(map(shape_named, map(str, made_up)), device, dtype)  # of both together, before either is made
     tokenizer, agreed = _shared_tokenizer(sources, tokenizer)
     with _without_bars(target is TARGET):
         module = _module(sources[0], "target", device, dtype)
@@ -131,23 +146,21 @@ def _located(source: Source, role: str, revision: str | None) -> tuple[Source, s
 def _module(
     source: tuple[Source, str | None], role: str, device: torch.device, dtype: torch.dtype | None
 ) -> PreTrainedModel:
-    return load_module(source[0], role, device, dtype, source[1]) if _named(source) else source[0]
-
-
-def _named(source: tuple[Source, str | None]) -> bool:
-    return isinstance(source[0], str)
+    given, revision = source
+    return load_module(given, role, device, dtype, revision) if isinstance(given, str) else given
 
 
 def _shared_tokenizer(
     sources: list[tuple[Source, str | None]], tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[PreTrainedTokenizerBase | None, bool]:
     """The pair's tokenizer (the one given, else the target's), and whether the draft's was seen to agree with it."""
-    target, draft = sources[0], sources[-1]
-    if tokenizer is None and _named(target):
-        tokenizer = load_tokenizer(target[0], "target", target[1])
-    if tokenizer is None or not _named(draft):
+    (target, revision), (draft, draft_revision) = sources[0], sources[-1]
+    if tokenizer is None and isinstance(target, str):
+        tokenizer = load_tokenizer(target, "target", revision)
+    if tokenizer is None or not isinstance(draft, str):
         return tokenizer, False
-    theirs = tokenizer if draft == target else load_tokenizer(draft[0], "draft", draft[1])
+    same = sources[0] == sources[-1]
+    theirs = tokenizer if same else load_tokenizer(draft, "draft", draft_revision)
     if theirs is None:
         return tokenizer, False
     check_same_tokens(tokenizer, theirs)

@@ -64,6 +64,7 @@ def probe(model: TransformersModel, role: str = "model") -> None:
                     break
     finally:
         model.engine.forget()
+    assert found is not None  # with one text at least
     way, apart = found
     meaning = way.meaning
     if getattr(model.module, "hf_quantizer", None):
@@ -80,8 +81,8 @@ def _compare(model: TransformersModel, name: str, seed: int) -> tuple[Way, float
     for way in (*WAYS, *_places(model)):
         length = min(way.length, max(SHORT, model.context or way.length))
         key = way.batch, length, way.start
-        drawn = dict(generator=torch.Generator().manual_seed(seed), device="cpu")
-        text = torch.randint(model.vocab_size, key[:2], **drawn).to(model.device)  # [batch, length]
+        generator = torch.Generator().manual_seed(seed)
+        text = torch.randint(model.vocab_size, key[:2], generator=generator, device="cpu").to(model.device)
         if key not in truths:
             truths[key] = _uncached(model, text, name, way.start)  # [batch, length, vocab]
         truth = truths[key]

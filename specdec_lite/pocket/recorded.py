@@ -104,7 +104,9 @@ def _unpack(run: dict[str, Any], k: int, prompt: list[int]) -> Trace:
     rounds, position = [], len(prompt)
     for index, (drafted, accepted, token, kind, kept, ended, numbers) in enumerate(run["rounds"]):
         seconds = run["seconds"] | {"draft": run["seconds"]["draft"] * len(drafted)}
-        columns = dict(zip(NUMBERS, map(list, zip(*numbers, strict=True)), strict=True)) if numbers else {}
+        columns: dict[str, Any] = {}
+        if numbers:
+            columns = dict(zip(NUMBERS, map(list, zip(*numbers, strict=True)), strict=True))
         block = (drafted[:accepted] + [token])[:kept]
         rounds.append(Round(0, index, position, drafted, accepted, token, kind, block, ended, seconds, **columns))
         position += kept

@@ -29,6 +29,12 @@ class Sampling:
 
     Raises:
         ValueError: a value outside its range.
+
+    Example:
+        >>> sd.Sampling(temperature=0).greedy
+        True
+        >>> sd.Sampling(temperature=0.7, top_p=0.9)
+        Sampling(temperature=0.7, top_k=0, top_p=0.9, min_p=0.0)
     """
 
     temperature: float = 1.0
@@ -131,4 +137,6 @@ class Sampler:
 
     def together(self, tokens: Tensor, probs: Sequence[Tensor | None], vocab_size: int) -> Tensor:
         """What tokens [batch, k] were drawn from, one by one. -> [batch, k, vocab]"""
-        return one_hot(tokens, vocab_size) if self.sampling.greedy else torch.cat(probs, 1)
+        return (
+            one_hot(tokens, vocab_size) if self.sampling.greedy else torch.cat([p for p in probs if p is not None], 1)
+        )

@@ -106,7 +106,7 @@ def to_chains(
     own = bool(processors) and all(isinstance(each, list | tuple) for each in processors)
     if own and len(processors) != len(texts):
         raise ValueError(f"processors has {len(processors)} lists for {len(texts)} prompts: give one for each row")
-    chains: list[Chain] = list(processors) if own else [processors] * len(texts)  # type: ignore[list-item]
+    chains: list[Chain] = list(processors) if own else [processors] * len(texts)
     for chain, text in zip(chains[: len(texts) if own else 1], texts, strict=False):
         for processor in chain:
             if not callable(processor) or isinstance(processor, type):

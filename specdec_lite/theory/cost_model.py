@@ -122,7 +122,10 @@ def forecast(
     made = np.array([[_numbers(counts[k], prices[k], naive, *pick) for k in ks] for pick in picks])  # [picks, ks, 3]
     steps = np.array([each.step for each in costs])  # [moments]
     rounds = {k: _mean_round(prices[k], counts[k], steps) for k in ks}
-    outlooks = {k: Outlook(k, *(_interval(made[:, i, j]) for j in range(3)), rounds[k]) for i, k in enumerate(ks)}
+    outlooks = {}
+    for i, k in enumerate(ks):
+        speed_up, tokens, accepted = (_interval(made[:, i, j]) for j in range(3))
+        outlooks[k] = Outlook(k, speed_up, tokens, accepted, rounds[k])
     winners = np.array(ks)[made[:, :, 0].argmax(1)]
     low, high = np.percentile(winners, TAILS, method="nearest")
     step = {part: float(np.median([each.naive.get(part, 0.0) for each in costs])) for part in PARTS[:-1]}

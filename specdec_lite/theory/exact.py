@@ -176,9 +176,8 @@ def target_distribution(
 
 
 def _stopped(new: Text, stop: Stop, target: LanguageModel) -> bool:
-    return new[-1] in stop.token_ids or (
-        bool(stop.strings) and any(string in target.tokenizer.decode(list(new)) for string in stop.strings)
-    )
+    strings = stop.strings or ()
+    return new[-1] in (stop.token_ids or ()) or any(string in target.tokenizer.decode(list(new)) for string in strings)
 
 
 def total_variation(one: Mapping[Text, float], other: Mapping[Text, float]) -> float:

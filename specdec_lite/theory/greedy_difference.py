@@ -29,11 +29,19 @@ FACTOR = 4.0
 TIE = 1e-12
 
 
+Kind = Literal["same", "tie", "rounding", "bug"]
+
+
 @dataclass(frozen=True)
 class Difference:
-    """Where two greedy texts part, and why. Its string is two sentences."""
+    """Where two greedy texts part, and why. Its string is two sentences.
 
-    kind: Literal["same", "tie", "rounding", "bug"]
+    Example:
+        >>> print(sd.Difference("same"))
+        Same: both texts have the same tokens. There is nothing to explain.
+    """
+
+    kind: Kind
     position: int | None = None  # of the first new token that differs, counted from 0
     tokens: tuple[int | None, int | None] = (None, None)  # naive, speculative; None where a text had ended
     behind: tuple[float, float] = (0.0, 0.0)  # how far each token's logit lies below the best, in float64
@@ -89,6 +97,13 @@ def explain_difference(
     Without `reference` a float64 copy is made on the CPU: 8 bytes a weight, twice a float32 model and
     four times a bfloat16 one. It costs one forward of each model, over the text up to the difference.
     In that copy transformers still takes norms and rotary angles in float32, as in the model itself.
+
+    Example:
+        >>> target = sd.load_pair().target
+        >>> greedy = dict(max_new_tokens=4, sampling=sd.Sampling(temperature=0))
+        >>> naive = sd.autoregressive(target, [1, 2, 3], **greedy).tokens
+        >>> print(sd.explain_difference(target, [1, 2, 3], naive, naive))
+        Same: both texts have the same tokens. There is nothing to explain.
     """
     if not isinstance(target, TransformersModel):
         raise TypeError(f"target must be a TransformersModel, got {type(target).__name__}: pass load_pair().target")
@@ -107,11 +122,17 @@ def explain_difference(
     own = next_logits(target, before)
     true = next_logits(in_float64(target) if reference is None else reference, before)
     error = (own - true).abs().max().item()
-    behind, behind_own = ([(logits.max() - logits[token]).item() for token in tokens] for logits in (true, own))
+    behind, behind_own = (_behind(logits, tokens) for logits in (true, own))
     equal = TIE * true.abs().max().item()
     worst = max(behind)
-    kind = "tie" if worst <= equal else "rounding" if worst <= max(equal, FACTOR * error) else "bug"
-    return Difference(kind, position, tokens, tuple(behind), tuple(behind_own), error, target.dtype)
+    kind: Kind = "tie" if worst <= equal else "rounding" if worst <= max(equal, FACTOR * error) else "bug"
+    return Difference(kind, position, tokens, behind, behind_own, error, target.dtype)
+
+
+def _behind(logits: Tensor, tokens: tuple[int, int]) -> tuple[float, float]:
+    """How far below the best both tokens lie."""
+    naive, other = ((logits.max() - logits[token]).item() for token in tokens)
+    return naive, other
 
 
 @torch.inference_mode()
