@@ -44,9 +44,25 @@ class Draft:
         return chain(self.tokens.shape[1]) if self.parents is None else tree_of(self.parents)
 
     @property
-    def prefixes(self) -> list[list[int]]:
-        """Which drafted tokens come before the place after the text, and before the one after each of them."""
-        return [[], *self.tree.paths]
+    def prefixes(self) -> list[list[int]] | None:
+        """Of a tree: which tokens come before the place after the text, and before the one after each of them."""
+        return [[], *self.tree.paths] if self.is_tree else None
+
+    def size(self, depth: int) -> int:
+        """How many tokens lie no deeper. They are the first ones."""
+        return self.tree.size(depth) if self.is_tree else depth
+
+    def path(self, accepted: int) -> list[int]:
+        """The accepted tokens: the first ones, or of a tree those on the path to token `accepted - 1`."""
+        return self.tree.path_to(accepted - 1) if self.is_tree else list(range(accepted))
+
+    def goes_on(self, path: list[int], drafted: int) -> bool:
+        """Whether one of the first `drafted` tokens follows the path."""
+        return bool(self.tree.children(path[-1] if path else -1, drafted)) if self.is_tree else len(path) < drafted
+
+    def in_order(self, path: list[int], drafted: int) -> tuple[Sequence[int], int, list[int] | None]:
+        """The first `drafted` tokens as a trace tells them, how many failed, and of a tree their parents."""
+        return self.tree.in_order(path, drafted) if self.is_tree else (range(drafted), 1, None)
 
 
 class DraftSession(Protocol):

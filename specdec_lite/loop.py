@@ -77,7 +77,7 @@ class Run:
 
         # 1. Draft: n tokens a row, k or fewer in a chain, each with the distribution it was drawn from.
         draft = self._draft(max(lengths))  # tokens [batch, n], probs [batch, n, vocab]
-        drafted = [min(count, draft.tree.size(most)) for count, most in zip(draft.count, lengths, strict=True)]
+        drafted = [min(count, draft.size(most)) for count, most in zip(draft.count, lengths, strict=True)]
         rule = tree_rule(self.rule, draft.tree) if draft.is_tree else self.rule
         timer.end("draft")
 
@@ -105,7 +105,7 @@ class Run:
             draft.parents,
         )  # fmt: skip
         found = outcome.to_host(self.detail)
-        paths = [draft.tree.path_to(each.accepted - 1) for each in found]
+        paths = [draft.path(each.accepted) for each in found]
         rounds = [self._keep(row, drafted[row], draft, paths[row], each) for row, each in enumerate(found)]
         self._rewind(block.shape[1], draft, paths, [len(each.kept) if each else 0 for each in rounds])
         self.last = token.unsqueeze(1)  # an unfinished row has kept it
@@ -129,17 +129,17 @@ class Run:
         """Commit a row's new tokens to its text: those on the accepted path, and the next. None for a finished row."""
         if self.finish_reasons[row]:
             return None
-        text, children = self.token_ids[row], draft.tree.children(path[-1] if path else -1, drafted)
-        kind: Kind = "sampled" if drafted == 0 else "corrected" if children else "bonus"
+        text = self.token_ids[row]
+        kind: Kind = "sampled" if drafted == 0 else "corrected" if draft.goes_on(path, drafted) else "bonus"
         block = [found.drafted[node] for node in path] + [found.token]
         seen = text[max(self.prompt_lengths[row] - 1, len(text) - self.stop.reach) :]
         kept, reason = self.stop.cut(seen, block, self.max_lengths[row] - len(text), self._decode)
-        order, rejected, parents = draft.tree.in_order(path, drafted)
+        order, rejected, parents = draft.in_order(path, drafted)
         found = found.select(order)
         made = Round(
             row, self.index, len(text), found.drafted, len(path), found.token, kind, kept, reason, {},
             found.p_target, found.p_draft, found.overlap, found.chance, found.uniform, found.top_target,
-            found.top_draft, found.full_target, found.full_draft, parents if draft.is_tree else None, rejected,
+            found.top_draft, found.full_target, found.full_draft, parents, rejected,
         )  # fmt: skip
         text += kept
         self.finish_reasons[row] = reason

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
@@ -91,14 +92,30 @@ class Outcome:
         if detail == "full":
             tensors |= {"full_target": self.p_target, "full_draft": self.p_draft}
         # Side by side they become float64 (float32 on mps), which holds a token id exactly.
-        flat = torch.cat(
-            [each.flatten(1) if each.ndim > 1 else each.unsqueeze(1) for each in tensors.values()], 1
-        ).cpu()
-        parts = flat.split([prod(each.shape[1:]) for each in tensors.values()], 1)  # [batch, numbers of a row] each
-        whole = {name: part.view(tensors[name].shape) for name, part in zip(tensors, parts, strict=True)}
-        if not bool((whole["mass"] > 0).all()):
+        flat = torch.cat([each.flatten(1) if each.ndim > 1 else each.unsqueeze(1) for each in tensors.values()], 1)
+        rows = flat.tolist()
+        if not all(row[0] > 0 for row in rows):
             raise ValueError(self._why())
-        return [_row({name: values[row] for name, values in whole.items()}) for row in range(len(flat))]
+        ends = list(accumulate(prod(each.shape[1:]) for each in tensors.values()))
+        places = {name: slice(begin, end) for name, begin, end in zip(tensors, [0, *ends], ends, strict=False)}
+        return [self._of_row({name: row[place] for name, place in places.items()}) for row in rows]
+
+    def _of_row(self, found: dict[str, list[float]]) -> Verification:
+        """A row's numbers, in a flat list for each field -> a record"""
+        made = Verification(list(map(int, found["drafted"])), int(found["accepted"][0]), int(found["token"][0]))
+        if "overlap" in found:
+            made.p_target, made.p_draft, made.overlap = found["p_target"], found["p_draft"], found["overlap"]
+            made.chance, made.uniform = found["chance"], found["uniform"]
+            made.top_target = _alternatives(found["top_target"], found["top_target_p"], self.several)
+            made.top_draft = _alternatives(found["top_draft"], found["top_draft_p"], self.several)
+        if "full_target" in found:
+            vocab = self.p_target.shape[-1]
+            made.full_target, made.full_draft = _rows(found["full_target"], vocab), _rows(found["full_draft"], vocab)
+        return made
+
+    @property
+    def several(self) -> int:
+        return min(ALTERNATIVES, self.p_target.shape[-1])
 
     def _why(self) -> str:
         """Why no token was left: the target's arithmetic, or processors that masked them all."""
@@ -114,8 +131,7 @@ class Outcome:
         tokens, p_draft = self.drafted, self.p_draft
         at_parents = slice(-1) if self.parents is None else [parent + 1 for parent in self.parents]
         p_target = self.p_target[:, at_parents]  # [batch, n, vocab], where each token was drafted
-        several = min(ALTERNATIVES, p_draft.shape[-1])
-        best_target, best_draft = self.p_target.topk(several), p_draft.topk(several)
+        best_target, best_draft = self.p_target.topk(self.several), p_draft.topk(self.several)
         return {
             "p_target": probability_of(p_target, tokens),  # [batch, n]
             "p_draft": probability_of(p_draft, tokens),
@@ -129,25 +145,14 @@ class Outcome:
         }
 
 
-def _row(found: dict[str, Tensor]) -> Verification:
-    """A row's numbers, tensors on the host -> a record of lists"""
-    numbers = {
-        name: found[name].tolist() for name in ("p_target", "p_draft", "overlap", "chance", "uniform") if name in found
-    }
-    distributions = {name: found[name].tolist() for name in ("full_target", "full_draft") if name in found}
-    tops = {
-        name: _alternatives(found[name], found[f"{name}_p"]) for name in ("top_target", "top_draft") if name in found
-    }
-    made = Verification(found["drafted"].long().tolist(), int(found["accepted"]), int(found["token"]))
-    for name, values in (numbers | distributions | tops).items():
-        setattr(made, name, values)
-    return made
+def _rows(values: list[float], width: int) -> list[list[float]]:
+    return [values[i : i + width] for i in range(0, len(values), width)]
 
 
-def _alternatives(tokens: Tensor, probs: Tensor) -> list[Alternatives]:
-    """The most probable tokens at each position. [n, several] twice"""
-    pairs = zip(tokens.long().tolist(), probs.tolist(), strict=True)
-    return [[(token, p) for token, p in zip(*each, strict=True) if p > 0] for each in pairs]
+def _alternatives(tokens: list[float], probs: list[float], several: int) -> list[Alternatives]:
+    """The most probable tokens at each position: [n * several] twice -> [n] of pairs"""
+    pairs = zip(_rows(tokens, several), _rows(probs, several), strict=True)
+    return [[(int(token), p) for token, p in zip(*each, strict=True) if p > 0] for each in pairs]
 
 
 class PhaseTimer:
