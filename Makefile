@@ -44,7 +44,7 @@ test-pretended-gpu: $(VENV)/test.stamp ## the tests of GPUs, without one: on ten
 
 test-browser: $(VENV)/browser.stamp ## every notebook in a real browser: JupyterLab runs it, its controls are moved
 	@$(CHROMIUM) || { command -v apt-get && [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q chromium; } || true
-	$(BIN)/python -m pytest -m browser -rs tests/test_browser.py
+	$(BIN)/python -m pytest -m browser -rs -n $(WORKERS) tests/test_browser.py
 
 test-lower-bounds: ## the unit tests with the oldest of every dependency, in an environment of their own
 	$(PYTHON) -m venv $(LOW)

@@ -22,11 +22,13 @@ from typing import Any
 
 import pytest
 
+from specdec_lite.teaching.museum import MUSEUM
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
 ROOT = Path(__file__).parents[1]
 SHOTS = ROOT / "screenshots"
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"), reverse=True)  # the last two take longest
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 SETTINGS = {  # nothing pops up, every cell is drawn, nothing is saved
@@ -283,7 +285,7 @@ def bug_museum(page: Any) -> None:
     SHOTS.mkdir(exist_ok=True)
     rows = page.locator(".jp-OutputArea .js-plotly-plot").first
     rows.scroll_into_view_if_needed()
-    assert rows.locator(".barlayer .point").count() == 14
+    assert rows.locator(".barlayer .point").count() == len(MUSEUM)
     page.screenshot(path=SHOTS / "07_map.png")
     readout, plot = page.locator(".specdec-readout"), page.locator(".jp-OutputArea .js-plotly-plot").last
     choice = page.locator(".jupyter-widgets select").first

@@ -206,7 +206,7 @@ FAKE = """#!/bin/sh
 echo "$(basename "$0") $*" >> "{log}"
 case "$*" in *"-m venv"*)
     mkdir -p .venv/bin
-    for name in python jupyter specdec ruff; do cp "$0" .venv/bin/$name; done;;
+    for name in python jupyter specdec ruff mypy; do cp "$0" .venv/bin/$name; done;;
 esac
 """
 
