@@ -189,7 +189,7 @@ def test_the_plain_commands_are_those_behind_make() -> None:
         assert commands[:2] == ["python3 -m venv .venv", ".venv/bin/python -m pip install torch==2.13.0"]
         for command in commands:
             assert " ".join(shlex.split(command)) in told
-    assert len(told) == 11
+    assert len(told) == 12
 
 
 def test_windows_gets_the_same_commands() -> None:
