@@ -56,7 +56,7 @@ def run(pair: Pair, settings: Settings, pocket: bool, as_json: bool) -> None:
     conclude(ink, result, pair, pocket)
 
 
-def describe(ink: Ink, models: dict[str, TransformersModel], drafter: str) -> None:
+def describe(ink: Ink, models: dict[str, TransformersModel], drafter: str = LOOKS_UP) -> None:
     """The models and the machine."""
     rows = []
     for role, model in models.items():
