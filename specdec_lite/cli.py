@@ -221,11 +221,11 @@ def is_pocket(args: argparse.Namespace) -> bool:
 def run_demo(args: argparse.Namespace) -> None:
     pair = load(args)
     from .bench.demo import run
-    from .bench.race import Settings
+    from .bench.race import RaceSettings
 
     names = ("prompt", "drafter", "k", "temperature", "seed", "max_new_tokens", "repeats")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    run(pair, Settings(**given), pocket=is_pocket(args), as_json=args.json)
+    run(pair, RaceSettings(**given), pocket=is_pocket(args), as_json=args.json)
 
 
 def check_folder(option: str, file: str | None) -> None:
@@ -255,9 +255,9 @@ def run_bench(args: argparse.Namespace) -> None:
         run_batches(args)
         return
     pair = load(args)
-    from .bench.compare import Settings, run
+    from .bench.compare import BenchSettings, run
 
-    settings = Settings(
+    settings = BenchSettings(
         ks=tuple(sorted(set(args.k or [1, 2, 3, 4, 5, 6, 8]))),
         temperatures=tuple(dict.fromkeys(args.temperatures or [0.0, 1.0])),
         prompts=args.prompts,
@@ -273,9 +273,9 @@ def run_batches(args: argparse.Namespace) -> None:
     if args.only == "transformers" or len(set(args.temperatures or [0.0])) > 1:
         raise ValueError("--batch times this library alone, at one temperature: leave out --only, give one temperature")
     pair = load(args)
-    from .bench.batches import Settings, run
+    from .bench.batches import BatchSettings, run
 
-    settings = Settings(
+    settings = BatchSettings(
         batches=tuple(sorted(set(args.batch))),
         ks=tuple(sorted(set(args.k or [1, 2, 4]))),
         temperature=(args.temperatures or [0.0])[0],
@@ -292,12 +292,12 @@ def run_doctor(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--agreement sets how often a draft model's guesses are kept: leave out --drafter {args.drafter}"
         )
-    from .bench.doctor import Settings, check_agreement, drafter, run
+    from .bench.doctor import DoctorSettings, check_agreement, drafter, run
 
     check_agreement((args.target, args.draft), args.agreement)
 
     names = ("k_max", "max_new_tokens", "temperature", "repeats", "seed")
-    settings = Settings(**{name: getattr(args, name) for name in names})
+    settings = DoctorSettings(**{name: getattr(args, name) for name in names})
     pair = load(args)
     found = run(pair, drafter(pair, args.drafter, args.agreement), settings, args.prompts, args.json)
     if args.picture:
@@ -311,10 +311,10 @@ def run_roofline(args: argparse.Namespace) -> None:
     check_folder("--json", args.json)
     check_picture(args.picture)
     quiet()
-    from .bench.roofline import Settings, run
+    from .bench.roofline import RooflineSettings, run
 
     names = ("target", "context", "threads", "device", "dtype", "repeats")
-    settings = Settings(rows=tuple(sorted(set(args.rows))), **{name: getattr(args, name) for name in names})
+    settings = RooflineSettings(rows=tuple(sorted(set(args.rows))), **{name: getattr(args, name) for name in names})
     models = run(settings, json_file=args.json)
     if args.picture:
         from .viz.roofline import panel, roofline_figure, save
@@ -325,10 +325,10 @@ def run_roofline(args: argparse.Namespace) -> None:
 def run_targets(args: argparse.Namespace) -> None:
     check_folder("--json", args.json)
     quiet()
-    from .bench.targets import Settings, run
+    from .bench.targets import TargetsSettings, run
 
     names = ("target", "draft", "revision", "draft_revision", "device", "dtype", "engine", "threads", "quick")
-    settings = Settings(**{name: getattr(args, name) for name in names})
+    settings = TargetsSettings(**{name: getattr(args, name) for name in names})
     run(settings, args.only, args.json, args.argv)
 
 

@@ -17,7 +17,7 @@ from .randomness import Randomness, SeededStreams
 from .sampling.distributions import Sampler, Sampling
 from .sampling.generation_config import is_config, read, tell_unused
 from .sampling.processors import Chain, Processors, to_chains
-from .stopping import Pieces, Stop, before_stop
+from .stopping import IncrementalDetokenizer, Stop, before_stop
 from .trace import Detail, Round, Trace
 
 if TYPE_CHECKING:
@@ -186,7 +186,11 @@ def stream_text(
 
 def _pieces(run: Run) -> Iterator[str]:
     text, begin, stop, tokenizer = run.token_ids[0], run.prompt_lengths[0], run.stop, run.target.tokenizer
-    pieces, shown, waiting = Pieces(tokenizer, text), 0, ""  # characters shown, and text that may begin a stop string
+    pieces, shown, waiting = (
+        IncrementalDetokenizer(tokenizer, text),
+        0,
+        "",
+    )  # characters shown, and text that may begin a stop string
     for each in _rounds(run):
         waiting += "".join(pieces.add(token) for token in each.kept)
         if each.ended:

@@ -145,7 +145,7 @@ def before_stop(tokenizer: PreTrainedTokenizerBase, stop: Stop, prompt: Sequence
     return text[begin : max(begin, len(text) - len(rest))] if text.endswith(rest) else text[begin:]
 
 
-class Pieces:
+class IncrementalDetokenizer:
     """The text of a growing list of tokens, piece by piece, without special tokens.
 
     Text waits until no later token can change it: a character for the rest of its bytes, say. The

@@ -12,7 +12,7 @@ from fake_clock import Clock
 
 import specdec_lite as sd
 from specdec_lite.bench import batch_trial
-from specdec_lite.bench.batch_trial import Batch, Settings, contest, predict, speed_up, written
+from specdec_lite.bench.batch_trial import Batch, BatchSettings, contest, predict, speed_up, written
 from specdec_lite.bench.batches import ends, ends_at, told
 from specdec_lite.bench.timing import Timings
 from specdec_lite.cli import main
@@ -70,7 +70,7 @@ def test_each_batch_goes_with_its_best_k() -> None:
 
 
 def test_predicting_and_measuring_work_on_the_same_rows(pair: sd.Pair) -> None:
-    settings = Settings(batches=(1, 3), ks=(1, 2), max_new_tokens=8, repeats=2)
+    settings = BatchSettings(batches=(1, 3), ks=(1, 2), max_new_tokens=8, repeats=2)
     prompts = [tiny.PROMPT, [3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
     texts, chances = written(pair, prompts, settings)
     greedy = dict(max_new_tokens=8, sampling=sd.Sampling(temperature=0), stop=sd.Stop())
@@ -91,22 +91,22 @@ def test_a_batch_is_timed_warm_and_in_turn(pair: sd.Pair, monkeypatch: pytest.Mo
         clock.work(k, 2.0 if k == 0 else 1.0)
         return SimpleNamespace(new_tokens=8)
 
-    monkeypatch.setattr(batch_trial, "lapped", planted_run)
-    timings = contest(pair, [[1], [2]], Settings(ks=(1, 2), repeats=1))
+    monkeypatch.setattr(batch_trial, "timed_run", planted_run)
+    timings = contest(pair, [[1], [2]], BatchSettings(ks=(1, 2), repeats=1))
     assert timings.seconds == {"naive": [[2.0]], "speculative K=1": [[1.0]], "speculative K=2": [[1.0]]}
-    contest(pair, [[1], [2]], Settings(ks=(1, 2), repeats=3))
+    contest(pair, [[1], [2]], BatchSettings(ks=(1, 2), repeats=3))
     assert all(set(turn) == {0, 1, 2} for turn in clock.turns(3))
 
 
 def test_a_batch_is_predicted_from_the_middle_of_warm_turns(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    for name in ("lapped", "time_pieces", "time_opening"):
+    for name in ("timed_run", "time_phases", "time_opening"):
         monkeypatch.setattr(batch_trial, name, lambda *given, name=name, **how: clock.work(name))
     monkeypatch.setattr(batch_trial, "as_costs", lambda alone, timed, opening: alone + sum(timed) + opening)
     monkeypatch.setattr(batch_trial, "speed_up", lambda chances, k, costs: k * costs)
     for repeats, clock.slow in ((1, {0}), (3, {0, 2})):
         clock.counts.clear()
-        assert predict(pair, [[1] * 9], [], 1, Settings(ks=(1, 2), repeats=repeats)) == {1: 3.0, 2: 6.0}
+        assert predict(pair, [[1] * 9], [], 1, BatchSettings(ks=(1, 2), repeats=repeats)) == {1: 3.0, 2: 6.0}
 
 
 def test_the_command_prints_and_writes(pair: sd.Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,17 @@ from fake_clock import STUMBLE, Clock, Paced
 import specdec_lite as sd
 from specdec_lite.bench import compare as bench
 from specdec_lite.bench import race
-from specdec_lite.bench import runners as contestants
+from specdec_lite.bench import runners as runners
 from specdec_lite.bench.runners import bare, own, theirs
-from specdec_lite.bench.timing import Spread, Timings, forward_seconds, interleave, manners, repeated, second_call
+from specdec_lite.bench.timing import (
+    Spread,
+    Timings,
+    forward_seconds,
+    interleave,
+    interleave_options,
+    repeated,
+    second_call,
+)
 from specdec_lite.cli import main
 from specdec_lite.decoding import Decoded
 from specdec_lite.pocket.corpus import train_tokenizer
@@ -46,14 +54,14 @@ def folders(pair: sd.Pair, tmp_path_factory: pytest.TempPathFactory) -> list[str
 def test_contestants_take_turns_and_nobody_always_goes_first():
     calls: list[tuple[str, int, int]] = []
 
-    def contestant(name: str):
+    def runner(name: str):
         def run(case: int, turn: int) -> int:
             calls.append((name, case, turn))
             return 10 + case
 
         return run
 
-    timings = interleave({name: contestant(name) for name in "abc"}, cases=2, rounds=3, warm_up=1)
+    timings = interleave({name: runner(name) for name in "abc"}, cases=2, rounds=3, warm_up=1)
     assert len(calls) == 3 + 3 * 2 * 3  # one warm-up each, then all of it
     steps = [calls[i : i + 3] for i in range(0, len(calls), 3)]
     assert all({name for name, _, _ in step} == set("abc") for step in steps)
@@ -71,15 +79,15 @@ def test_every_case_is_warmed_up_where_each_brings_shapes_of_its_own():
 
 
 def test_what_is_recorded_for_each_shape_is_recorded_before_the_clock_runs():
-    assert manners(torch.device("cuda"))["every_case"]
-    assert not manners(torch.device("cpu"))["every_case"]
+    assert interleave_options(torch.device("cuda"))["every_case"]
+    assert not interleave_options(torch.device("cpu"))["every_case"]
 
 
 def test_a_turn_is_timed_from_an_idle_device_to_an_idle_device(monkeypatch: pytest.MonkeyPatch):
     """What others left in the queue is not one's own, and what one leaves there is."""
     clock = Clock(monkeypatch)
-    contestants = {name: lambda case, turn, name=name: clock.work(name) and 1 for name in "ab"}
-    timings = interleave(contestants, rounds=2, wait=clock.wait, progress=lambda done, of: clock.work("a bar", 7.0))
+    runners = {name: lambda case, turn, name=name: clock.work(name) and 1 for name in "ab"}
+    timings = interleave(runners, rounds=2, wait=clock.wait, progress=lambda done, of: clock.work("a bar", 7.0))
     assert timings.seconds == {"a": [[1.0], [1.0]], "b": [[1.0], [1.0]]}
 
 
@@ -119,7 +127,7 @@ def test_forwards_are_timed_warm_and_their_middle_is_taken(monkeypatch: pytest.M
     assert forward_seconds(models, {"target": [1, 5], "draft": [1]}, rounds=3) == wanted
 
 
-# The contest, with contestants of whom only the time exists
+# The contest, with runners of whom only the time exists
 
 PROMPTS = [[1, 2, 3], [4, 5, 6]]
 EVERYONE = ["own naive", *(f"own speculative K={k}" for k in (1, 3)), "transformers generate",
@@ -146,18 +154,18 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, clock: Clock, took: dict[str, lis
         variant = f"K={draft['num_assistant_tokens']}" if kind == "constant" else kind
         return decode(f"transformers assisted {variant}", prompt, seed)
 
-    monkeypatch.setattr(contestants, "speculative", speculative)
+    monkeypatch.setattr(runners, "speculative", speculative)
 
     def naive(target: object, prompt: list[int], **how: object) -> Decoded:
         return speculative(target, None, prompt, k=0, **how)
 
-    monkeypatch.setattr(contestants, "autoregressive", naive)
-    monkeypatch.setattr(contestants, "generate", generate)
+    monkeypatch.setattr(runners, "autoregressive", naive)
+    monkeypatch.setattr(runners, "generate", generate)
     return done
 
 
 def held(pair: sd.Pair, repeats: int) -> bench.Contest:
-    settings = bench.Settings(ks=(1, 3), prompts=len(PROMPTS), max_new_tokens=NEW, repeats=repeats)
+    settings = bench.BenchSettings(ks=(1, 3), prompts=len(PROMPTS), max_new_tokens=NEW, repeats=repeats)
     return bench.contest(pair, settings, 0.0, PROMPTS, lambda done, of: None)
 
 
@@ -179,7 +187,7 @@ def test_a_contest_takes_turns_on_one_prompt_with_one_seed(pair: sd.Pair, monkey
 
 
 def test_a_contest_is_decided_by_the_middle_of_its_rounds(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch):
-    """A machine that is slow for a moment, once for all and once for one contestant alone, changes nothing."""
+    """A machine that is slow for a moment, once for all and once for one runner alone, changes nothing."""
     took = {name: [2.0, 2.0 * STUMBLE, 2.0] for name in EVERYONE}
     took["own speculative K=3"] = [1.0, STUMBLE, 50.0]
     stand_ins(monkeypatch, Clock(monkeypatch), took)
@@ -208,7 +216,7 @@ def test_who_makes_fewer_tokens_does_not_compare(short: str, pair: sd.Pair, monk
 
 def test_both_sides_of_a_race_run_to_its_end(pair: sd.Pair):
     """Past the model's own end of text, where a decoding that is not timed ends."""
-    settings = race.Settings(prompt="abcd", k=2, repeats=1)
+    settings = race.RaceSettings(prompt="abcd", k=2, repeats=1)
     for drafter in (None, sd.ModelDrafter(pair.draft)):
         assert sum(len(each.kept) for each in race.rounds_of(pair, settings, drafter)) == 1
     made = race.race(pair, settings, NEW)
@@ -227,7 +235,7 @@ def raced(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch, slow: set[int], repeat
     monkeypatch.setattr(race, "autoregressive", stand_in("naive", 2.0))
     monkeypatch.setattr(race, "speculative", stand_in("speculative", 1.0))
     monkeypatch.setattr(race, "forward_seconds", lambda *given, **how: {})
-    return race.race(pair, race.Settings(repeats=repeats), NEW), clock
+    return race.race(pair, race.RaceSettings(repeats=repeats), NEW), clock
 
 
 def test_a_race_is_run_warm_and_in_turn(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch):
@@ -262,13 +270,13 @@ def test_everyone_makes_the_same_number_of_tokens(pair: sd.Pair, temperature: fl
 
 def test_a_fixed_k_is_what_transformers_drafts(pair: sd.Pair):
     """The target sees K + 1 tokens a forward until the end is near: neither schedule nor confidence takes part."""
-    contestant = theirs(pair, [3], 20, sd.Sampling(temperature=0))[1]
-    assert contestant.name == "transformers assisted K=3"
+    runner = theirs(pair, [3], 20, sd.Sampling(temperature=0))[1]
+    assert runner.name == "transformers assisted K=3"
     widths = []
     hook = pair.target.module.register_forward_pre_hook(
         lambda _, __, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
-    contestant.run(tiny.PROMPT, 0)
+    runner.run(tiny.PROMPT, 0)
     hook.remove()
     assert widths[0] == len(tiny.PROMPT) + 3
     assert len(widths) > 5

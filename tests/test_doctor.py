@@ -17,9 +17,9 @@ from specdec_lite.bench import diagnosis as doctor
 from specdec_lite.bench import trial
 from specdec_lite.bench.advice import remedy, verdict
 from specdec_lite.bench.agreement import agreement
-from specdec_lite.bench.diagnosis import Diagnosis, Settings, as_costs
-from specdec_lite.bench.phase_costs import Pieces, time_pieces
-from specdec_lite.bench.phases import PARTS, Lapped, lapped
+from specdec_lite.bench.diagnosis import Diagnosis, DoctorSettings, as_costs
+from specdec_lite.bench.phase_costs import PhaseCosts, time_phases
+from specdec_lite.bench.phases import PARTS, TimedRun, timed_run
 from specdec_lite.bench.prompt_files import read_prompts
 from specdec_lite.bench.synthetic import SyntheticDrafter
 from specdec_lite.bench.timing import Spread
@@ -205,7 +205,7 @@ def planted_diagnosis(chance: float, costs: Costs, measured: float | None = None
     gain = Spread.of([measured or found.best.speed_up.value])
     parts = found.best.round
     made = Measured(found.best.k, gain, gain, gain, 1.0, None, 1.0, parts, sum(parts.values()))
-    return Diagnosis(Settings(k_max=k_max), [], Interval(chance, chance, chance), found, gains, made)
+    return Diagnosis(DoctorSettings(k_max=k_max), [], Interval(chance, chance, chance), found, gains, made)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_run_s_parts_are_its_wall_clock_and_its_text_is_the_real_one() -> None
     target, draft = tiny.pair(0.1)
     how = dict(max_new_tokens=24, sampling=sd.Sampling(temperature=1.0), seed=3)
     for drafter, k in ((sd.ModelDrafter(draft), 3), (None, 0)):
-        made = lapped(target, drafter, [tiny.PROMPT, tiny.PROMPT[1:]], k=k, **how)
+        made = timed_run(target, drafter, [tiny.PROMPT, tiny.PROMPT[1:]], k=k, **how)
         assert made.opening + sum(made.parts.values()) == pytest.approx(made.seconds * (1 - made.gap))
         assert abs(made.gap) < 0.5  # a sum that telescopes: only what lies outside of the first and last mark
         assert set(made.per_step()) == set(PARTS)
@@ -257,21 +257,21 @@ def test_a_run_s_parts_are_its_wall_clock_and_its_text_is_the_real_one() -> None
     plain = sd.speculative(
         target, sd.ModelDrafter(draft), [tiny.PROMPT, tiny.PROMPT[1:]], k=3, stop=sd.Stop(), **how
     )  # fmt: skip
-    again = lapped(target, sd.ModelDrafter(draft), [tiny.PROMPT, tiny.PROMPT[1:]], k=3, **how)
+    again = timed_run(target, sd.ModelDrafter(draft), [tiny.PROMPT, tiny.PROMPT[1:]], k=3, **how)
     assert [text[n:] for text, n in zip(again.texts, again.starts, strict=True)] == plain.tokens
 
 
 def test_a_slow_turn_says_what_the_others_say() -> None:
     target, draft = tiny.pair(0.1)
     how = dict(k=2, max_new_tokens=6, sampling=sd.Sampling(temperature=0), seed=0)
-    rounds = {name: lapped(target, each, [tiny.PROMPT], **how).rounds for name, each in
+    rounds = {name: timed_run(target, each, [tiny.PROMPT], **how).rounds for name, each in
               (("naive", None), ("fast", sd.ModelDrafter(draft)))}  # fmt: skip
 
-    def planted_run(name: str, mood: float) -> Lapped:
+    def planted_run(name: str, mood: float) -> TimedRun:
         parts = dict.fromkeys(PARTS, 0.0) | {"verify": mood * len(rounds[name])}
         if name == "fast":
             parts["draft"] = mood * len(rounds[name]) / 2
-        return Lapped([], [], rounds[name], sum(parts.values()) + mood, mood, parts)
+        return TimedRun([], [], rounds[name], sum(parts.values()) + mood, mood, parts)
 
     turns = {name: [[planted_run(name, mood)] for mood in (1.0, 5.0, 1.0)] for name in rounds}
     step, parts, whole = per_round(turns["naive"], turns["fast"])
@@ -284,14 +284,14 @@ def test_the_trial_is_run_warm_and_in_turn(monkeypatch: pytest.MonkeyPatch) -> N
     """Runs of planted times: a naive step takes a second, and so does a round of two tokens. The first is cold."""
     clock = Clock(monkeypatch)
 
-    def planted_run(target: object, drafter: object, prompts: list, *, k: int, **how: int) -> Lapped:
+    def planted_run(target: object, drafter: object, prompts: list, *, k: int, **how: int) -> TimedRun:
         cold = not clock.counts[drafter]
         drafted = k if drafter else 0
         rounds = [round_made(0 if cold else drafted, drafted, index=i) for i in range(2 if drafter else 4)]
         took = clock.work(drafter, float(len(rounds)))
-        return Lapped([], [], rounds, took, 0.0, dict.fromkeys(PARTS, 0.0) | {"verify": took})
+        return TimedRun([], [], rounds, took, 0.0, dict.fromkeys(PARTS, 0.0) | {"verify": took})
 
-    monkeypatch.setattr(trial, "lapped", planted_run)
+    monkeypatch.setattr(trial, "timed_run", planted_run)
     for repeats, clock.slow in ((1, {0}), (3, {0, 3})):
         clock.counts.clear()
         clock.calls.clear()
@@ -305,14 +305,14 @@ def test_the_trial_is_run_warm_and_in_turn(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_pieces_of_the_first_turn_only_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, settings = Clock(monkeypatch), Settings(k_max=2, max_new_tokens=8, repeats=2)
+    clock, settings = Clock(monkeypatch), DoctorSettings(k_max=2, max_new_tokens=8, repeats=2)
     clock.slow = {0, 1}  # both texts of the first turn
 
     def planted(name: str):
         return lambda *given, **how: clock.work((name, *given[3:4]) if name == "pieces" else name)
 
     monkeypatch.setattr(doctor, "naive_run", planted("alone"))
-    monkeypatch.setattr(doctor, "time_pieces", planted("pieces"))
+    monkeypatch.setattr(doctor, "time_phases", planted("pieces"))
     monkeypatch.setattr(doctor, "time_opening", planted("opening"))
     monkeypatch.setattr(doctor, "as_costs", lambda *given: given)
     made = doctor.time_costs(None, None, [[1] * 9, [2] * 9], [1, 1], [1, 2], settings)
@@ -321,8 +321,8 @@ def test_the_pieces_of_the_first_turn_only_warm_up(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_moment_s_pieces_are_the_middle_of_its_places() -> None:
-    alone = Lapped([], [], [round_made(0, 0)], 1.0, 0.5, dict.fromkeys(PARTS, 1.0))
-    timed = [Pieces({1: dict.fromkeys(PARTS, each)}, each) for each in (3.0, 1000.0, 2.0)]
+    alone = TimedRun([], [], [round_made(0, 0)], 1.0, 0.5, dict.fromkeys(PARTS, 1.0))
+    timed = [PhaseCosts({1: dict.fromkeys(PARTS, each)}, each) for each in (3.0, 1000.0, 2.0)]
     costs = as_costs(alone, timed, 0.25)
     assert costs.drafted == {1: dict.fromkeys(PARTS, 3.0)}
     assert (costs.catch_up, costs.opening, costs.draft_opening) == (3.0, 0.5, 0.25)
@@ -334,12 +334,12 @@ def test_pieces_are_timed_for_each_width_and_leave_no_trace(rows: int) -> None:
     for drafter in (sd.ModelDrafter(draft), sd.PromptLookupDrafter(), SyntheticDrafter(draft, 0.5)):
         texts = [[*tiny.PROMPT, *range(20)][row:] for row in range(rows)]
         before = [list(text) for text in texts]
-        made = time_pieces(target, drafter, texts, 8, [1, 3], sampling=sd.Sampling())
+        made = time_phases(target, drafter, texts, 8, [1, 3], sampling=sd.Sampling())
         assert texts == before
         assert list(made.by_drafted) == [0, 1, 3]
         assert all(set(parts) == set(PARTS) - {"rest"} for parts in made.by_drafted.values())
     with pytest.raises(ValueError, match="up to 9 drafted tokens need as many after the cut, got 8"):
-        time_pieces(target, sd.ModelDrafter(draft), texts, 8, [9], sampling=sd.Sampling())
+        time_phases(target, sd.ModelDrafter(draft), texts, 8, [9], sampling=sd.Sampling())
 
 
 def test_synthetic_acceptance_is_what_was_set() -> None:
@@ -348,8 +348,8 @@ def test_synthetic_acceptance_is_what_was_set() -> None:
     assert found.overlap == [0.25] * 3
     assert found.chances == [[0.25, 0.25], [0.25, 0.25], [0.25]]
     how = dict(k=3, max_new_tokens=12, sampling=sd.Sampling(), seed=0)
-    assert lapped(target, SyntheticDrafter(draft, 1.0), [tiny.PROMPT], **how).steps == 3
-    assert lapped(target, SyntheticDrafter(draft, 0.0), [tiny.PROMPT], **how).steps == 12
+    assert timed_run(target, SyntheticDrafter(draft, 1.0), [tiny.PROMPT], **how).steps == 3
+    assert timed_run(target, SyntheticDrafter(draft, 0.0), [tiny.PROMPT], **how).steps == 12
 
 
 # The command
@@ -453,9 +453,9 @@ def test_only_the_recommended_k_is_decoded_speculatively(monkeypatch: pytest.Mon
     target, draft = tiny.pair(0.1)
     order: list[tuple[str, int]] = []
     for module in (doctor, trial):
-        monkeypatch.setattr(module, "lapped", lambda *a, **o: order.append(("run", o["k"])) or lapped(*a, **o))
+        monkeypatch.setattr(module, "timed_run", lambda *a, **o: order.append(("run", o["k"])) or timed_run(*a, **o))
     monkeypatch.setattr(doctor, "forecast", lambda *a, **o: order.append(("forecast", 0)) or forecast(*a, **o))
-    settings = Settings(k_max=3, max_new_tokens=16, repeats=1)
+    settings = DoctorSettings(k_max=3, max_new_tokens=16, repeats=1)
     found = doctor.diagnose(target, sd.ModelDrafter(draft), [tiny.PROMPT], settings)
     first = order.index(("forecast", 0))
     assert {k for what, k in order[:first] if what == "run"} == {0}

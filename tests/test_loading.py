@@ -33,7 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def copied(folders: tuple[Path, Path], tmp_path: Path) -> Path:
-    """The target's folder, to be spoiled."""
+    """The target's folder, to be noisy_draft."""
     return Path(shutil.copytree(folders[0], tmp_path / "copied"))
 
 

@@ -21,10 +21,10 @@ from specdec_lite.bench import target_runs as measures
 from specdec_lite.bench import targets, workbench
 from specdec_lite.bench.bottleneck import WANTED
 from specdec_lite.bench.goals import ANY, GOALS, goals_for
-from specdec_lite.bench.noisy_draft import spoiled
+from specdec_lite.bench.noisy_draft import noisy_draft
 from specdec_lite.bench.target_runs import PARTS, Found
 from specdec_lite.bench.timing import Spread
-from specdec_lite.bench.workbench import QUICK, WHOLE, Settings, Workbench
+from specdec_lite.bench.workbench import QUICK, WHOLE, TargetsSettings, Workbench
 from specdec_lite.cli import main
 from specdec_lite.decoding import Decoded
 from specdec_lite.loading.llamas import OWN, Llama
@@ -175,14 +175,14 @@ def test_only_some_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_the_command_that_gives_a_part_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workbench, "wide_shape", lambda device, dtype: OWN["Llama wide"])
-    plain = Workbench(Settings())
+    plain = Workbench(TargetsSettings())
     assert [measures.command(plain, name) for name in ("roofline", "doctor", "outside")] == [
         "specdec roofline", "specdec doctor", "specdec targets --only outside"
     ]  # fmt: skip
     assert measures.command(plain, "wide") == (
         "specdec doctor --agreement 0.8 --target 'random:Llama wide' --draft 'random:Llama narrow'"
     )
-    given = Workbench(Settings(str(tmp_path), "some/draft", dtype="bfloat16", threads=2, engine="eager"))
+    given = Workbench(TargetsSettings(str(tmp_path), "some/draft", dtype="bfloat16", threads=2, engine="eager"))
     assert measures.command(given, "lookup") == (
         f"specdec doctor --drafter lookup --target {tmp_path.name} --draft some/draft --engine eager "
         "--dtype bfloat16 --threads 2"
@@ -355,12 +355,12 @@ def test_a_trace_s_cost_is_taken_warm_and_in_turn(monkeypatch: pytest.MonkeyPatc
 def test_a_spoiled_draft_is_another_and_leaves_the_first_alone() -> None:
     _, draft = tiny.pair(0.1)
     before = [weight.clone() for weight in draft.module.parameters()]
-    bad = spoiled(draft)
+    bad = noisy_draft(draft)
     assert all(torch.equal(a, b) for a, b in zip(before, draft.module.parameters(), strict=True))
     assert bad.engine.name == draft.engine.name
     pairs = zip(before, bad.module.parameters(), strict=True)
     assert {a.ndim for a, b in pairs if not torch.equal(a, b)} == {2}
-    again = spoiled(draft).module.parameters()
+    again = noisy_draft(draft).module.parameters()
     assert all(torch.equal(a, b) for a, b in zip(again, bad.module.parameters(), strict=True))
 
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 import specdec_lite as sd
 from specdec_lite.pocket.corpus import train_tokenizer
-from specdec_lite.stopping import Pieces, before_stop
+from specdec_lite.stopping import IncrementalDetokenizer, before_stop
 
 GREEDY = sd.Sampling(temperature=0)
 
@@ -71,7 +71,7 @@ def models(of: str = "letters") -> tuple[sd.TransformersModel, sd.ModelDrafter]:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 259), min_size=1, max_size=30))
 def test_pieces_together_are_the_text_whatever_the_bytes(tokens: list[int]) -> None:
-    pieces = Pieces(bytewise(), [])
+    pieces = IncrementalDetokenizer(bytewise(), [])
     parts = [pieces.add(token) for token in tokens] + [pieces.close()]
     assert "".join(parts) == bytewise().decode(tokens, skip_special_tokens=True)
 
@@ -79,7 +79,7 @@ def test_pieces_together_are_the_text_whatever_the_bytes(tokens: list[int]) -> N
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="aé漢😀 \n", min_size=1, max_size=12))
 def test_no_piece_of_a_proper_text_is_broken(text: str) -> None:
-    pieces, tokens = Pieces(bytewise(), bytewise().encode("é")), bytewise().encode(text)
+    pieces, tokens = IncrementalDetokenizer(bytewise(), bytewise().encode("é")), bytewise().encode(text)
     parts = [pieces.add(token) for token in tokens]
     assert "".join(parts) == text
     assert not any("\ufffd" in part for part in parts)
@@ -116,7 +116,7 @@ def test_pieces_are_the_difference_of_whole_decodes_whatever_the_decoder(kind: s
     tokenizer = bytewise() if kind == "bytes" else decoding(kind)
     ids = st.integers(0, len(tokenizer) - 1)
     prompt, new = data.draw(st.lists(ids, min_size=1, max_size=20)), data.draw(st.lists(ids, min_size=1, max_size=40))
-    pieces = Pieces(tokenizer, prompt)
+    pieces = IncrementalDetokenizer(tokenizer, prompt)
     parts = [pieces.add(token) for token in new] + [pieces.close()]
     assert "".join(parts) == before_stop(tokenizer, sd.Stop(), prompt, new) == difference(tokenizer, prompt, new)
 
@@ -179,7 +179,10 @@ def test_a_long_stream_decodes_a_few_tokens_each_time() -> None:
         return bytewise().decode(tokens, **options)
 
     counted.decode = decode
-    pieces, tokens = Pieces(counted, [1] * 500), [token for i in range(500) for token in (66 + i % 20, 200 - i % 40)]
+    pieces, tokens = (
+        IncrementalDetokenizer(counted, [1] * 500),
+        [token for i in range(500) for token in (66 + i % 20, 200 - i % 40)],
+    )
     assert "".join([pieces.add(token) for token in tokens] + [pieces.close()]) == difference(bytewise(), [1], tokens)
     assert sum(seen) < 30 * len(tokens)
 

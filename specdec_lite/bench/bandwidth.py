@@ -34,7 +34,7 @@ def working_set(device: torch.device) -> int:
 def streams(device: torch.device) -> dict[str, Contestant]:
     """Calls that move a working set and return the bytes moved: "read" adds it up, "copy" reads and writes.
 
-    They are contestants for `interleave`, to be timed beside whatever is compared with them.
+    They are runners for `interleave`, to be timed beside whatever is compared with them.
     """
     source = torch.ones(working_set(device) // 4, device=device)
     target = torch.empty_like(source)
@@ -52,7 +52,7 @@ def throughput(device: torch.device, precisions: Mapping[str, torch.dtype], roun
 def products(device: torch.device, name: str, dtype: torch.dtype) -> dict[str, Contestant]:
     """torch's own product and, where the lean engine packs large weights, its own. Empty where the dtype does not run.
 
-    Each is a contestant that returns its operations.
+    Each is a runner that returns its operations.
     """
     kinds = {name: lambda weight: lambda x: x @ weight.t()}
     if device.type == "cpu" and dtype == torch.float32:

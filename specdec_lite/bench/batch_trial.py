@@ -15,18 +15,18 @@ from ..drafters.model import ModelDrafter
 from ..loading.pair import Pair
 from ..sampling.distributions import Sampling
 from ..theory.cost_model import Costs
-from ..theory.replay import Chances, Replay, replay, steps_until_all_end
+from ..theory.replay import AcceptProbs, Replay, replay, steps_until_all_end
 from .agreement import agreement
 from .diagnosis import as_costs
-from .phase_costs import time_opening, time_pieces
-from .phases import lapped
+from .phase_costs import time_opening, time_phases
+from .phases import timed_run
 from .timing import Spread, Timings, idle, interleave
 
 NAIVE = "naive"
 
 
 @dataclass(frozen=True)
-class Settings:
+class BatchSettings:
     """What the command line says."""
 
     batches: Sequence[int] = (1, 2, 4, 8, 16, 32)
@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass
 class Batch:
-    """All contestants at one batch size."""
+    """All runners at one batch size."""
 
     rows: int
     timings: Timings
@@ -66,10 +66,10 @@ def name(k: int) -> str:
     return f"speculative K={k}"
 
 
-def written(pair: Pair, prompts: list[list[int]], settings: Settings) -> tuple[list[list[int]], list[Chances]]:
+def written(pair: Pair, prompts: list[list[int]], settings: BatchSettings) -> tuple[list[list[int]], list[AcceptProbs]]:
     """The target's own texts, and along each the chances of a draft."""
     sampling, drafter = Sampling(temperature=settings.temperature), ModelDrafter(pair.draft)
-    alone = lapped(
+    alone = timed_run(
         pair.target, None, prompts, k=0, max_new_tokens=settings.max_new_tokens, sampling=sampling, seed=0
     )  # fmt: skip
     pairs = zip(alone.texts, alone.starts, strict=True)
@@ -78,7 +78,7 @@ def written(pair: Pair, prompts: list[list[int]], settings: Settings) -> tuple[l
 
 
 def predict(
-    pair: Pair, texts: list[list[int]], chances: list[Chances], prompt: int, settings: Settings
+    pair: Pair, texts: list[list[int]], chances: list[AcceptProbs], prompt: int, settings: BatchSettings
 ) -> dict[int, float]:
     """Times naive for each k, from the texts and the pieces at this batch size: no speculative run."""
     drafter, new, ks = ModelDrafter(pair.draft), settings.max_new_tokens, settings.ks
@@ -86,15 +86,15 @@ def predict(
     costs: list[Costs] = []
     for turn in range(settings.repeats + 1):
         begun = [text[:prompt] for text in texts]
-        alone = lapped(pair.target, None, begun, k=0, max_new_tokens=new, sampling=sampling, seed=0)
-        timed = time_pieces(pair.target, drafter, texts, max(new // 2, *ks, 2), ks, sampling=sampling)
+        alone = timed_run(pair.target, None, begun, k=0, max_new_tokens=new, sampling=sampling, seed=0)
+        timed = time_phases(pair.target, drafter, texts, max(new // 2, *ks, 2), ks, sampling=sampling)
         opening = time_opening(pair.target, drafter, begun, new, max(ks))
         if turn > 0:  # the first warms up
             costs.append(as_costs(alone, [timed], opening))
     return {k: median(speed_up(chances, k, each) for each in costs) for k in ks}
 
 
-def speed_up(chances: Sequence[Chances], k: int, costs: Costs) -> float:
+def speed_up(chances: Sequence[AcceptProbs], k: int, costs: Costs) -> float:
     """Times naive for a batch of texts, whose steps all rows share until the last one ends."""
     new, steps = len(chances[0]), steps_until_all_end(chances, k)
     account = Replay()
@@ -107,15 +107,15 @@ def speed_up(chances: Sequence[Chances], k: int, costs: Costs) -> float:
     return (costs.opening + new * costs.step) / (costs.opening + costs.draft_opening + steps * step)
 
 
-def contest(pair: Pair, prompts: list[list[int]], settings: Settings) -> Timings:
+def contest(pair: Pair, prompts: list[list[int]], settings: BatchSettings) -> Timings:
     """Naive and speculative decoding of the whole batch, in turn, with new seeds each time."""
     drafter, sampling = ModelDrafter(pair.draft), Sampling(temperature=settings.temperature)
 
-    def contestant(k: int) -> Callable[[int, int], int]:
-        return lambda case, turn: lapped(
+    def runner(k: int) -> Callable[[int, int], int]:
+        return lambda case, turn: timed_run(
             pair.target, drafter, prompts, k=k, max_new_tokens=settings.max_new_tokens, sampling=sampling,
             seed=turn * len(prompts),
         ).new_tokens  # fmt: skip
 
-    everyone = {NAIVE: contestant(0)} | {name(k): contestant(k) for k in settings.ks}
+    everyone = {NAIVE: runner(0)} | {name(k): runner(k) for k in settings.ks}
     return interleave(everyone, rounds=settings.repeats, wait=idle(pair.target.device))

@@ -10,14 +10,14 @@ from dataclasses import asdict
 from typing import Any
 
 from ..loading.pair import Pair
-from .batch_trial import NAIVE, Batch, Settings, contest, name, predict, written
+from .batch_trial import NAIVE, Batch, BatchSettings, contest, name, predict, written
 from .compare import prompts_for
 from .console import Ink, table
 from .demo import describe
 from .machine import environment
 
 
-def run(pair: Pair, settings: Settings, json_file: str | None = None) -> None:
+def run(pair: Pair, settings: BatchSettings, json_file: str | None = None) -> None:
     """The whole benchmark at one temperature: a table on standard output, progress on standard error."""
     ink, told = Ink(sys.stdout), Ink(sys.stderr)
     prompts = prompts_for(pair, settings)
@@ -40,7 +40,7 @@ def run(pair: Pair, settings: Settings, json_file: str | None = None) -> None:
     show(ink, results)
     if json_file:
         with open(json_file, "w", encoding="utf-8") as file:
-            json.dump(report(pair, settings, results), file, indent=1)
+            json.dump(batches_report(pair, settings, results), file, indent=1)
 
 
 def ends_at(gains: Mapping[int, float]) -> float | None:
@@ -92,7 +92,7 @@ def told(end: float | None, sizes: Sequence[int]) -> str:
     return f"speculation stops paying at a batch of about {end:.0f}"
 
 
-def report(pair: Pair, settings: Settings, results: list[Batch]) -> dict[str, Any]:
+def batches_report(pair: Pair, settings: BatchSettings, results: list[Batch]) -> dict[str, Any]:
     """What `--json` writes. `seconds` and `tokens` are raw, by round."""
     measured, predicted = ends(results)
     return {

@@ -1,6 +1,6 @@
 """`specdec bench`: this library against the tool that people would use instead, transformers.
 
-Every contestant decodes the same prompts to the same length under the same sampling, in turn,
+Every runner decodes the same prompts to the same length under the same sampling, in turn,
 in one process.
 """
 
@@ -22,13 +22,13 @@ from .demo import describe
 from .machine import environment
 from .race import number
 from .runners import Contestant, own, theirs
-from .timing import Timings, forward_seconds, interleave, manners
+from .timing import Timings, forward_seconds, interleave, interleave_options
 
 PROMPT_TOKENS = 96
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """What the command line says."""
 
     ks: Sequence[int] = (1, 2, 3, 4, 5, 6, 8)
@@ -41,15 +41,15 @@ class Settings:
 
 @dataclass
 class Contest:
-    """All contestants at one temperature."""
+    """All runners at one temperature."""
 
     temperature: float
-    contestants: list[Contestant]
+    runners: list[Contestant]
     timings: Timings
 
     def best(self, family: str) -> str | None:
-        """The fastest contestant of a family, None where it did not take part."""
-        names = [each.name for each in self.contestants if each.family == family]
+        """The fastest runner of a family, None where it did not take part."""
+        names = [each.name for each in self.runners if each.family == family]
         return max(names, key=lambda name: self.timings.rate(name).median, default=None)
 
     def headlines(self) -> dict[str, dict[str, Any]]:
@@ -69,31 +69,35 @@ class Contest:
 
 
 def contest(
-    pair: Pair, settings: Settings, temperature: float, prompts: list[list[int]], progress: Callable[[int, int], None]
+    pair: Pair,
+    settings: BenchSettings,
+    temperature: float,
+    prompts: list[list[int]],
+    progress: Callable[[int, int], None],
 ) -> Contest:
     """Let everyone decode every prompt `repeats` times, in turn, with a new seed each time."""
     sampling = Sampling(temperature=temperature)
     sides = {"own": own, "transformers": theirs}
-    contestants = [
+    runners = [
         each
         for side, make in sides.items()
         if settings.only in (None, side)
         for each in make(pair, settings.ks, settings.max_new_tokens, sampling)
     ]
 
-    def as_call(contestant: Contestant) -> Callable[[int, int], int]:
-        return lambda case, turn: len(contestant.run(prompts[case], turn * len(prompts) + case))
+    def as_call(runner: Contestant) -> Callable[[int, int], int]:
+        return lambda case, turn: len(runner.run(prompts[case], turn * len(prompts) + case))
 
-    calls = {each.name: as_call(each) for each in contestants}
-    how = manners(pair.target.device)
+    calls = {each.name: as_call(each) for each in runners}
+    how = interleave_options(pair.target.device)
     timings = interleave(calls, len(prompts), settings.repeats, warm_up=1, progress=progress, **how)
     made = {name: timings.tokens_made(name) for name in calls}
     if len(set(made.values())) != 1:
-        raise RuntimeError(f"contestants made different numbers of tokens, so their times do not compare: {made}")
-    return Contest(temperature, contestants, timings)
+        raise RuntimeError(f"runners made different numbers of tokens, so their times do not compare: {made}")
+    return Contest(temperature, runners, timings)
 
 
-def run(pair: Pair, settings: Settings, json_file: str | None = None) -> None:
+def run(pair: Pair, settings: BenchSettings, json_file: str | None = None) -> None:
     """The whole benchmark: tables on standard output, progress on standard error."""
     ink, prompts = Ink(sys.stdout), prompts_for(pair, settings)
     describe(ink, pair.models)
@@ -114,10 +118,10 @@ def run(pair: Pair, settings: Settings, json_file: str | None = None) -> None:
         show(ink, contests[-1])
     if json_file:
         with open(json_file, "w", encoding="utf-8") as file:
-            json.dump(report(pair, settings, prompts, forward, contests), file, indent=1)
+            json.dump(bench_report(pair, settings, prompts, forward, contests), file, indent=1)
 
 
-def prompts_for(pair: Pair, settings: Settings) -> list[list[int]]:
+def prompts_for(pair: Pair, settings: BenchSettings) -> list[list[int]]:
     """Prompts that leave room for the new tokens in the target's context.
 
     Raises:
@@ -140,7 +144,7 @@ def random_weights(pair: Pair) -> bool:
     return any(made_up(each.module) for each in pair.models.values())
 
 
-def forward_costs(pair: Pair, settings: Settings) -> dict[str, dict[int, float]]:
+def forward_costs(pair: Pair, settings: BenchSettings) -> dict[str, dict[int, float]]:
     """Seconds of a forward over one token for both models, and over K + 1 for the target."""
     fed = {"target": sorted({1, *(k + 1 for k in settings.ks)}), "draft": [1]}
     return forward_seconds({"target": pair.target, "draft": pair.draft}, fed)
@@ -160,13 +164,13 @@ def show_forwards(ink: Ink, forward: dict[str, dict[int, float]]) -> None:
 
 def show(ink: Ink, result: Contest) -> None:
     """One temperature's table, and the ratios that matter."""
-    timings, names = result.timings, {each.name for each in result.contestants}
+    timings, names = result.timings, {each.name for each in result.runners}
     dash = ink.glyph("–", "-")
     bases = {"own naive": "/ naive", "transformers generate": "/ generate"}
     bases = {name: short for name, short in bases.items() if name in names}
     title = "greedy" if result.temperature == 0 else f"temperature {result.temperature:g}"
     rows = [[title, "tokens/s", "middle half", *bases.values(), "tokens/round", "accepted", "overlap"]]
-    for each in result.contestants:
+    for each in result.runners:
         rate, trace = timings.rate(each.name), each.trace
         row = [each.name, f"{rate.median:.1f}", f"{rate.low:.1f} {dash} {rate.high:.1f}"]
         row += [f"{timings.ratio(each.name, base).median:.2f}" for base in bases]
@@ -198,9 +202,9 @@ def progress_on(ink: Ink) -> Callable[[int, int], None]:
     return tell
 
 
-def report(
+def bench_report(
     pair: Pair,
-    settings: Settings,
+    settings: BenchSettings,
     prompts: list[list[int]],
     forward: dict[str, dict[int, float]],
     contests: list[Contest],
@@ -216,7 +220,7 @@ def report(
         "contests": [
             {
                 "temperature": each.temperature,
-                "contestants": [entry(each, contestant) for contestant in each.contestants],
+                "contestants": [entry(each, runner) for runner in each.runners],
                 "headlines": each.headlines(),
             }
             for each in contests
@@ -224,13 +228,13 @@ def report(
     }
 
 
-def entry(result: Contest, contestant: Contestant) -> dict[str, Any]:
-    """One contestant's numbers. `seconds` and `tokens` are raw: by round, then by prompt."""
-    timings, name, trace = result.timings, contestant.name, contestant.trace
+def entry(result: Contest, runner: Contestant) -> dict[str, Any]:
+    """One runner's numbers. `seconds` and `tokens` are raw: by round, then by prompt."""
+    timings, name, trace = result.timings, runner.name, runner.trace
     return {
         "name": name,
-        "family": contestant.family,
-        "k": contestant.k,
+        "family": runner.family,
+        "k": runner.k,
         "tokens_per_second": asdict(timings.rate(name)),
         "seconds": timings.seconds[name],
         "tokens": timings.tokens[name],

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from ..stopping import Pieces
+from ..stopping import IncrementalDetokenizer
 from ..trace import MARKS
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class TokenWriter:
     """Writes a text token by token as it grows, each in the style and with the mark of its kind."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ink: Ink) -> None:
-        self.ink, self.pieces = ink, Pieces(tokenizer, prompt)
+        self.ink, self.pieces = ink, IncrementalDetokenizer(tokenizer, prompt)
         self.gutter = f"  {ink.glyph('│', '|')} "
         self.kinds: list[str] = []  # of the tokens not written yet
         self.kind = "sampled"  # of the last one that was

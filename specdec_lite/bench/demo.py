@@ -14,18 +14,18 @@ from ..prompts import to_token_ids
 from ..trace import MEANINGS, Round
 from .console import Ink, TokenWriter, percent, table
 from .machine import environment
-from .race import Race, Settings, account, cause, models_of, race, report, rounds_of
+from .race import Race, RaceSettings, account, cause, models_of, race, race_report, rounds_of
 
 LOOKS_UP = "looks its guesses up in the text itself"
 SHOWN = ("accepted", "corrected", "bonus")
 
 
-def run(pair: Pair, settings: Settings, pocket: bool, as_json: bool) -> None:
+def run(pair: Pair, settings: RaceSettings, pocket: bool, as_json: bool) -> None:
     """The whole demonstration, on standard output."""
     drafter, lookup = drafter_named(settings.drafter, pair.draft), settings.drafter == "lookup"
     if as_json:
         length = sum(len(each.kept) for each in rounds_of(pair, settings, drafter))
-        print(json.dumps(report(race(pair, settings, length), pair, pocket), indent=2))
+        print(json.dumps(race_report(race(pair, settings, length), pair, pocket), indent=2))
         return
     ink = Ink(sys.stdout)
     naive = rounds_of(pair, settings, None)  # refuses what cannot work before anything is written
@@ -69,7 +69,7 @@ def describe(ink: Ink, models: dict[str, TransformersModel], drafter: str = LOOK
     ink.paragraph("", environment(), "note")
 
 
-def show(ink: Ink, pair: Pair, settings: Settings, rounds: Iterable[Round]) -> int:
+def show(ink: Ink, pair: Pair, settings: RaceSettings, rounds: Iterable[Round]) -> int:
     """Write the text as it grows. -> how many tokens it has"""
     writer = TokenWriter(pair.tokenizer, to_token_ids(settings.prompt, pair.target)[0], ink)
     forwards, ended, kinds = 0, None, Counter()

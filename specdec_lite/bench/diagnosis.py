@@ -16,8 +16,8 @@ from ..models import LanguageModel
 from ..sampling.distributions import Sampling
 from ..theory.cost_model import Costs, Forecast, Interval, forecast, halved, halved_misses, mean_of_stretches
 from .agreement import Agreement, agreement
-from .phase_costs import Pieces, time_opening, time_pieces
-from .phases import Lapped, lapped
+from .phase_costs import PhaseCosts, time_opening, time_phases
+from .phases import TimedRun, timed_run
 from .timing import idle
 from .trial import Measured, measure
 
@@ -27,7 +27,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class DoctorSettings:
     """What the command line says.
 
     Raises:
@@ -57,7 +57,7 @@ class Settings:
 class Diagnosis:
     """Everything the doctor found."""
 
-    settings: Settings
+    settings: DoctorSettings
     agreements: list[Agreement]  # by text
     overlap: Interval | None  # mean over all places; None where nothing was ever proposed
     forecast: Forecast
@@ -79,7 +79,7 @@ def diagnose(
     target: LanguageModel,
     drafter: Drafter,
     prompts: Sequence[list[int]],
-    settings: Settings,
+    settings: DoctorSettings,
     progress: Progress = lambda what: None,
 ) -> Diagnosis:
     """Examine a pair on prompts given as token ids.
@@ -111,8 +111,8 @@ def diagnose(
     )
 
 
-def naive_run(target: LanguageModel, prompt: list[int], settings: Settings, seed: int) -> Lapped:
-    return lapped(
+def naive_run(target: LanguageModel, prompt: list[int], settings: DoctorSettings, seed: int) -> TimedRun:
+    return timed_run(
         target, None, [prompt], k=0, max_new_tokens=settings.max_new_tokens, sampling=settings.sampling,
         seed=settings.seed + seed, wait=idle(target.device),
     )  # fmt: skip
@@ -124,7 +124,7 @@ def time_costs(
     texts: Sequence[list[int]],
     prompts: Sequence[int],
     ks: Sequence[int],
-    settings: Settings,
+    settings: DoctorSettings,
 ) -> list[Costs]:
     """The pieces and a naive run on each text in turn, `repeats` times over. `prompts`: lengths."""
     costs = []
@@ -132,14 +132,14 @@ def time_costs(
         for text, begin in zip(texts, prompts, strict=True):
             alone = naive_run(target, text[:begin], settings, 0)
             cuts = [max(2, *ks, int(settings.max_new_tokens * (1 - place))) for place in PLACES]
-            timed = [time_pieces(target, drafter, [text], cut, ks, sampling=settings.sampling) for cut in cuts]
+            timed = [time_phases(target, drafter, [text], cut, ks, sampling=settings.sampling) for cut in cuts]
             opening = time_opening(target, drafter, [text[:begin]], settings.max_new_tokens, max(ks))
             if turn > 0:  # the first warms up
                 costs.append(as_costs(alone, timed, opening))
     return costs
 
 
-def as_costs(alone: Lapped, timed: Sequence[Pieces], draft_opening: float) -> Costs:
+def as_costs(alone: TimedRun, timed: Sequence[PhaseCosts], draft_opening: float) -> Costs:
     """One moment: a naive run, and the pieces at several places, whose middle counts."""
     naive = alone.per_step()
     drafted = {

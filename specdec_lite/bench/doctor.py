@@ -17,7 +17,7 @@ from ..loading.random_weights import is_random
 from ..theory.cost_model import Interval
 from .advice import remedy, verdict
 from .console import Ink, percent, table
-from .diagnosis import Diagnosis, Settings, diagnose
+from .diagnosis import Diagnosis, DoctorSettings, diagnose
 from .machine import environment
 from .phases import PARTS
 from .prompt_files import prompts_for
@@ -48,7 +48,7 @@ def drafter(pair: Pair, kind: str, agreement: float | None) -> Drafter:
 def run(
     pair: Pair,
     drafter: Drafter,
-    settings: Settings,
+    settings: DoctorSettings,
     prompts_file: str | None = None,
     json_file: str | None = None,
 ) -> Diagnosis:
@@ -61,11 +61,11 @@ def run(
     show(ink, found, isinstance(drafter, SyntheticDrafter))
     if json_file:
         with open(json_file, "w", encoding="utf-8") as file:
-            json.dump(report(pair, drafter, found, prompts), file, indent=1)
+            json.dump(doctor_report(pair, drafter, found, prompts), file, indent=1)
     return found
 
 
-def introduce(ink: Ink, pair: Pair, drafter: Drafter, settings: Settings, prompts: Sequence[list[int]]) -> None:
+def introduce(ink: Ink, pair: Pair, drafter: Drafter, settings: DoctorSettings, prompts: Sequence[list[int]]) -> None:
     """Who is examined, on which machine, and with what."""
     models = {"target": pair.target} if isinstance(drafter, PromptLookupDrafter) else pair.models
     rows = [[role, f"{each.layers} layers", f"{each.parameters / 1e6:.1f} M weights"] for role, each in models.items()]
@@ -166,7 +166,7 @@ def span(ink: Ink, value: Interval) -> str:
     return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
 
 
-def report(pair: Pair, drafter: Drafter, found: Diagnosis, prompts: Sequence[list[int]]) -> dict[str, Any]:
+def doctor_report(pair: Pair, drafter: Drafter, found: Diagnosis, prompts: Sequence[list[int]]) -> dict[str, Any]:
     """What `--json` writes."""
     predicted = found.forecast
     synthetic = isinstance(drafter, SyntheticDrafter)

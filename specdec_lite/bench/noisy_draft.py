@@ -12,7 +12,7 @@ NOISE = 0.35  # of a matrix' own spread
 
 
 @torch.no_grad()
-def spoiled(draft: TransformersModel, noise: float = NOISE, seed: int = 0) -> TransformersModel:
+def noisy_draft(draft: TransformersModel, noise: float = NOISE, seed: int = 0) -> TransformersModel:
     """A copy whose matrices are off by `noise` times their spread, with the same engine."""
     module = copy.deepcopy(draft.module)
     generator = torch.Generator(draft.device).manual_seed(seed)

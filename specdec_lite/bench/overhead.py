@@ -15,7 +15,7 @@ from ..sampling.distributions import Sampling
 from ..stopping import Stop
 from ..trace import Detail
 from ..transfer import PhaseTimer
-from .timing import Contestant, Spread, idle, interleave, manners
+from .timing import Contestant, Spread, idle, interleave, interleave_options
 
 
 class Watched:
@@ -81,10 +81,10 @@ def tracing(
     drafter = ModelDrafter(draft)
     how = dict(k=k, max_new_tokens=new, sampling=Sampling(temperature=0), stop=Stop())
 
-    def contestant(detail: Detail) -> Contestant:
+    def runner(detail: Detail) -> Contestant:
         return lambda case, turn: len(speculative(target, drafter, prompts[case], trace=detail, **how).tokens)
 
-    calls = {detail: contestant(detail) for detail in ("off", "summary")}
-    timings = interleave(calls, len(prompts), repeats, warm_up=1, **manners(target.device))
+    calls = {detail: runner(detail) for detail in ("off", "summary")}
+    timings = interleave(calls, len(prompts), repeats, warm_up=1, **interleave_options(target.device))
     with_and_without = zip(timings.rates("summary"), timings.rates("off"), strict=True)
     return Spread.of([off / summary - 1 for summary, off in with_and_without])

@@ -26,7 +26,7 @@ Parts = dict[str, float]  # seconds of "draft", "verify", "sample" and "synchron
 
 
 @dataclass(frozen=True)
-class Pieces:
+class PhaseCosts:
     """Seconds at one place of a text."""
 
     by_drafted: dict[int, Parts]  # for each number of drafted tokens, 0 included
@@ -34,7 +34,7 @@ class Pieces:
 
 
 @torch.inference_mode()
-def time_pieces(
+def time_phases(
     target: LanguageModel,
     drafter: Drafter,
     texts: Sequence[list[int]],
@@ -43,7 +43,7 @@ def time_pieces(
     *,
     sampling: Sampling,
     seed: int = 0,
-) -> Pieces:
+) -> PhaseCosts:
     """Time the pieces of a round for each k, as they are when every text is `cut` tokens short of its end.
 
     Raises:
@@ -59,7 +59,7 @@ def time_pieces(
     for k in (max(ks), min(ks)):  # the prompt that was just read has left the processor's caches to itself
         _round(run, seen, following, k)
     by_drafted = {k: _round(run, seen, following, k) for k in (0, *ks)}
-    return Pieces(by_drafted, _catch_up(run, texts, cut))
+    return PhaseCosts(by_drafted, _catch_up(run, texts, cut))
 
 
 def _round(run: Run, seen: list[list[int]], following: list[list[int]], k: int) -> Parts:

@@ -27,7 +27,7 @@ PARTS = ("draft", "verify", "sample", "synchronise", "rest")  # of a round
 
 
 @dataclass
-class Lapped:
+class TimedRun:
     """One run and its times in seconds."""
 
     texts: list[list[int]]  # prompt and new tokens, by row
@@ -56,7 +56,7 @@ class Lapped:
         return {part: seconds / self.steps for part, seconds in self.parts.items()}
 
 
-def lapped(
+def timed_run(
     target: LanguageModel,
     drafter: Drafter | None,
     prompts: Sequence[list[int]],
@@ -66,34 +66,35 @@ def lapped(
     sampling: Sampling,
     seed: int,
     wait: Callable[[], None] = lambda: None,
-) -> Lapped:
+) -> TimedRun:
     """Decode to the full length, without a stop, and time the parts. No drafter, or k = 0: naively.
 
     `wait` returns when the device is idle (`measure.idle`). Errors as for `speculative`.
     """
     wait()
     began = time.perf_counter()
-    laps = Laps(target.device)
+    phases = PhaseClock(target.device)
     k = k if drafter else 0
     seeds = [seed + row for row in range(len(prompts))]
     run = start(
-        Model(target, laps), Opener(drafter, laps) if k else None, list(prompts), k=k, max_new_tokens=max_new_tokens,
-        sampling=sampling, stop=Marker(laps=laps), randomness=Draws(SeededStreams(seeds, k, target.device), laps),
+        Model(target, phases), Opener(drafter, phases) if k else None, list(prompts), k=k,
+        max_new_tokens=max_new_tokens, sampling=sampling, stop=Marker(phases=phases),
+        randomness=Draws(SeededStreams(seeds, k, target.device), phases),
     )  # fmt: skip
     if isinstance(drafter, SyntheticDrafter):
         run.rule = drafter.rule
     rounds: list[Round] = []
     while run.unfinished:
         rounds += run.round()
-    laps.end("rest")
+    phases.end("rest")
     wait()
     passed = time.perf_counter() - began
-    times = laps.seconds()
+    times = phases.seconds()
     parts = {part: times.get(part, 0.0) for part in PARTS}
-    return Lapped(run.token_ids, run.prompt_lengths, rounds, passed, times["opening"], parts)
+    return TimedRun(run.token_ids, run.prompt_lengths, rounds, passed, times["opening"], parts)
 
 
-class Laps(PhaseTimer):
+class PhaseClock(PhaseTimer):
     """A stopwatch that calls everything before the first round its opening."""
 
     begun = False
@@ -105,24 +106,24 @@ class Laps(PhaseTimer):
 class Model:
     """The target: its forwards are the verification."""
 
-    def __init__(self, model: LanguageModel, laps: Laps) -> None:
-        self.model, self.laps = model, laps
+    def __init__(self, model: LanguageModel, phases: PhaseClock) -> None:
+        self.model, self.phases = model, phases
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
     def forward(self, tokens: Tensor, cache: Any, last_only: bool = False) -> Tensor:
-        self.laps.end("rest")
+        self.phases.end("rest")
         logits = self.model.forward(tokens, cache, last_only)
-        self.laps.end("verify")
+        self.phases.end("verify")
         return logits
 
 
 class Opener:
     """A drafter and its session in one."""
 
-    def __init__(self, drafter: Drafter, laps: Laps) -> None:
-        self.drafter, self.laps = drafter, laps
+    def __init__(self, drafter: Drafter, phases: PhaseClock) -> None:
+        self.drafter, self.phases = drafter, phases
 
     def open(self, texts: Any, target: LanguageModel, cache: KVCache) -> Opener:
         self.session = self.drafter.open(texts, target, cache)
@@ -130,21 +131,21 @@ class Opener:
         return self
 
     def propose(self, texts: Any, k: int, sampler: Any, randomness: Any) -> Draft:
-        self.laps.end("rest")
+        self.phases.end("rest")
         draft = self.session.propose(texts, k, sampler, randomness)
-        self.laps.end("draft")
+        self.phases.end("draft")
         return draft
 
 
 class Draws:
     """The randomness: asked for a round's last token, it ends the sampling."""
 
-    def __init__(self, randomness: Randomness, laps: Laps) -> None:
-        self.randomness, self.laps, self.verified = randomness, laps, False
+    def __init__(self, randomness: Randomness, phases: PhaseClock) -> None:
+        self.randomness, self.phases, self.verified = randomness, phases, False
 
     def begin_round(self) -> None:
-        self.laps.end("rest")
-        self.laps.begun, self.verified = True, False
+        self.phases.end("rest")
+        self.phases.begun, self.verified = True, False
         self.randomness.begin_round()
 
     def accept(self, pass_probs: Tensor, accepted_length: AcceptedLength) -> tuple[Tensor, Tensor]:
@@ -154,7 +155,7 @@ class Draws:
     def sample(self, probs: Tensor) -> Tensor:
         token = self.randomness.sample(probs)
         if self.verified:
-            self.laps.end("sample")
+            self.phases.end("sample")
         return token
 
 
@@ -162,8 +163,8 @@ class Draws:
 class Marker(Stop):
     """A stop that never stops: the first row's turn ends the synchronisation."""
 
-    laps: Laps | None = None
+    phases: PhaseClock | None = None
 
     def cut(self, *arguments: Any) -> tuple[list[int], str | None]:
-        self.laps.end("synchronise" if self.laps.names[-1] == "sample" else "rest")
+        self.phases.end("synchronise" if self.phases.names[-1] == "sample" else "rest")
         return super().cut(*arguments)

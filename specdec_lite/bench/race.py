@@ -25,7 +25,7 @@ NOTHING_SHARED = 0.8  # of the time of one forward for each token
 
 
 @dataclass(frozen=True)
-class Settings:
+class RaceSettings:
     """What the command line says."""
 
     prompt: str = BUILT_IN[0]
@@ -41,7 +41,7 @@ class Settings:
         return Sampling(temperature=self.temperature)
 
 
-def rounds_of(pair: Pair, settings: Settings, drafter: Drafter | None) -> Iterator[Round]:
+def rounds_of(pair: Pair, settings: RaceSettings, drafter: Drafter | None) -> Iterator[Round]:
     """The rounds of one decoding as they come, up to the model's own end of text. No drafter: naive."""
     return stream(
         pair.target, drafter, settings.prompt, k=settings.k, max_new_tokens=settings.max_new_tokens,
@@ -53,7 +53,7 @@ def rounds_of(pair: Pair, settings: Settings, drafter: Drafter | None) -> Iterat
 class Race:
     """Both ways of decoding at the same length, timed in turn."""
 
-    settings: Settings
+    settings: RaceSettings
     naive: Decoded
     fast: Decoded
     timings: Timings
@@ -83,7 +83,7 @@ class Race:
         return self.forward["target"][self.settings.k + 1] / self.forward["target"][1]
 
 
-def race(pair: Pair, settings: Settings, length: int, warm_up: int = 1) -> Race:
+def race(pair: Pair, settings: RaceSettings, length: int, warm_up: int = 1) -> Race:
     """Decode `length` tokens both ways, `repeats` times in turn, and time single forwards."""
     drafter, last = drafter_named(settings.drafter, pair.draft), {}
     common = {"max_new_tokens": length, "sampling": settings.sampling, "stop": Stop(), "seed": settings.seed}
@@ -104,7 +104,7 @@ def race(pair: Pair, settings: Settings, length: int, warm_up: int = 1) -> Race:
     return Race(settings, last["naive"], last["fast"], timings, forward)
 
 
-def models_of(pair: Pair, settings: Settings) -> dict[str, TransformersModel]:
+def models_of(pair: Pair, settings: RaceSettings) -> dict[str, TransformersModel]:
     """The models that run, by role."""
     return pair.models if settings.drafter == "model" else {"target": pair.target}
 
@@ -141,7 +141,7 @@ def cause(result: Race, pair: Pair, pocket: bool) -> str:
     )
 
 
-def report(result: Race, pair: Pair, pocket: bool) -> dict[str, Any]:
+def race_report(result: Race, pair: Pair, pocket: bool) -> dict[str, Any]:
     """Everything a program may want to know; the values fit JSON."""
     trace, settings, timings = result.fast.trace, result.settings, result.timings
     models = models_of(pair, settings)

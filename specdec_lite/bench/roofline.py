@@ -30,7 +30,7 @@ MOVING = {"read": "reading", "copy": "copying"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class RooflineSettings:
     """What the command line says."""
 
     target: str | None = None  # None for the pocket target and a wide random one
@@ -51,7 +51,7 @@ class Gives:
     products: dict[str, float]
 
 
-def run(settings: Settings, json_file: str | None = None) -> list[Subject]:
+def run(settings: RooflineSettings, json_file: str | None = None) -> list[Subject]:
     """The whole measurement: tables on standard output, progress on standard error."""
     ink, told = Ink(sys.stdout), Ink(sys.stderr)
     models = subjects(settings.target, settings.device, settings.dtype, settings.threads)
@@ -78,7 +78,7 @@ def run(settings: Settings, json_file: str | None = None) -> list[Subject]:
     show_elsewhere(ink, models[-1], settings.context)
     if json_file:
         with open(json_file, "w", encoding="utf-8") as file:
-            json.dump(report(settings, machine, models), file, indent=1)
+            json.dump(roofline_report(settings, machine, models), file, indent=1)
     return models
 
 
@@ -152,7 +152,7 @@ def show_elsewhere(ink: Ink, subject: Subject, context: int) -> None:
     ink.line()
 
 
-def report(settings: Settings, machine: dict[int, Gives], models: list[Subject]) -> dict[str, Any]:
+def roofline_report(settings: RooflineSettings, machine: dict[int, Gives], models: list[Subject]) -> dict[str, Any]:
     """What `--json` writes."""
     return {
         "machine": environment(),

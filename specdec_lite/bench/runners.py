@@ -50,11 +50,11 @@ def own(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Con
     def with_k(k: int) -> Contestant:
         def run(prompt: list[int], seed: int) -> list[int]:
             made = speculative(pair.target, drafter, prompt, k=k, seed=seed, **common)
-            contestant.rounds[seed, *prompt] = made.trace.rounds
+            runner.rounds[seed, *prompt] = made.trace.rounds
             return made.tokens
 
-        contestant = Contestant("own speculative", f"K={k}", run, k)
-        return contestant
+        runner = Contestant("own speculative", f"K={k}", run, k)
+        return runner
 
     def naive(prompt: list[int], seed: int) -> list[int]:
         return autoregressive(pair.target, prompt, seed=seed, **common).tokens
@@ -111,7 +111,7 @@ def bare(model: TransformersModel, **generation: Any) -> Any:
     """The same module and weights with a generation config of its own, without an end of text.
 
     `generate` fills gaps from the module's config, reads the assistant's schedule there, and
-    writes to it: a fresh one for each call keeps contestants apart and the user's module as it was.
+    writes to it: a fresh one for each call keeps runners apart and the user's module as it was.
     """
     from transformers import GenerationConfig
 

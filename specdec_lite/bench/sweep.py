@@ -13,7 +13,7 @@ from ..prompts import Prompt
 from ..stopping import Stop
 from ..theory.formulas import Estimate, acceptance_of, expected_tokens, speedup
 from ..trace import Round, first_of_step
-from .timing import Spread, Timings, interleave, manners
+from .timing import Spread, Timings, interleave, interleave_options
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def sweep(
     runs: dict[int, list[list[Round]]] = {k: [] for k in (0, *ks)}
     options = {"stop": Stop(), **options}
 
-    def contestant(k: int) -> Callable[[int, int], int]:
+    def runner(k: int) -> Callable[[int, int], int]:
         def run(case: int, turn: int) -> int:
             given = options | {"seed": 1000 * turn + case}
             made = (
@@ -140,7 +140,7 @@ def sweep(
 
         return run
 
-    timings = interleave({str(k): contestant(k) for k in runs}, len(prompts), repeats, **manners(target.device))
+    timings = interleave({str(k): runner(k) for k in runs}, len(prompts), repeats, **interleave_options(target.device))
     timed = repeats * len(prompts)  # the first ones warmed up
     rounds = {k: [each for run in every[-timed:] for each in run] for k, every in runs.items()}
     return Sweep(rounds, timings)

@@ -20,13 +20,12 @@ from ..drafters.prompt_lookup import PromptLookupDrafter
 from ..loading.pair import Pair
 from .bandwidth import streams
 from .bottleneck import wanted
-from .compare import Settings as BenchSettings
-from .compare import contest, prompts_for
+from .compare import BenchSettings, contest, prompts_for
 from .compare import entry as contestant_entry
 from .diagnosis import Diagnosis, diagnose
-from .doctor import report as doctor_report
+from .doctor import doctor_report
 from .models_under_test import subjects
-from .noisy_draft import NOISE, spoiled
+from .noisy_draft import NOISE, noisy_draft
 from .overhead import outside, tracing
 from .passes import time_passes
 from .roofline import entry as roofline_entry
@@ -67,7 +66,7 @@ def contests(bench: Workbench) -> Found:
         for other in ("over_naive", "over_assisted"):
             head = heads[f"speculative_{other}"]
             found.figures[f"{other}_{how}"] = Spread(head["median"], head["low"], head["high"])
-        entries = [contestant_entry(made, each) for each in made.contestants]
+        entries = [contestant_entry(made, each) for each in made.runners]
         found.raw["contests"].append({"temperature": temperature, "contestants": entries, "headlines": heads})
     return found
 
@@ -97,8 +96,8 @@ def lookup(bench: Workbench) -> Found:
 
 
 def bad_draft(bench: Workbench) -> Found:
-    """The pair's target, with its draft spoiled."""
-    target, bad = bench.pair.target, spoiled(bench.pair.draft)
+    """The pair's target, with its draft noisy_draft."""
+    target, bad = bench.pair.target, noisy_draft(bench.pair.draft)
     found, _ = examined(bench, Pair(target, bad, bench.pair.tokenizer), ModelDrafter(bad))
     found.raw["noise"] = NOISE
     return found

@@ -24,11 +24,11 @@ from .doctor import finite
 from .goals import Goal, goals_for
 from .machine import environment, hardware, versions
 from .target_runs import PARTS, Found, bare, command
-from .workbench import Settings, Workbench
+from .workbench import TargetsSettings, Workbench
 
 
 @dataclass
-class Outcome:
+class TargetResult:
     """How a part went."""
 
     seconds: float
@@ -42,7 +42,9 @@ class Outcome:
         return None, self.why or "the part gave no such figure"
 
 
-def run(settings: Settings, only: Sequence[str] = (), json_file: str | None = None, argv: Sequence[str] = ()) -> None:
+def run(
+    settings: TargetsSettings, only: Sequence[str] = (), json_file: str | None = None, argv: Sequence[str] = ()
+) -> None:
     """Measure, and print a line for each goal as soon as its part is done.
 
     Args:
@@ -55,7 +57,7 @@ def run(settings: Settings, only: Sequence[str] = (), json_file: str | None = No
     ink, told = Ink(sys.stdout), Ink(sys.stderr)
     bench = Workbench(settings, lambda what: told.passing(f"  {what} ..."))
     goals = [each for each in goals_for(bench.device.type) if not only or each.part in only]
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, TargetResult] = {}
     ink.line(ink("What is wanted, and what this machine gives", "title"))
     ink.paragraph("", environment(), "note")
     ink.line()
@@ -66,13 +68,13 @@ def run(settings: Settings, only: Sequence[str] = (), json_file: str | None = No
         told.passing("")
         show(ink, widths, [each for each in goals if each.part == name], outcomes[name], command(bench, name))
         if json_file:
-            write(json_file, report(settings, bench, goals, outcomes, only, argv))
+            write(json_file, targets_report(settings, bench, goals, outcomes, only, argv))
     ink.line()
     verdicts = [outcomes[each.part].judge(each)[0] for each in goals]
     ink.line(f"  {verdicts.count(True)} met, {verdicts.count(False)} not met, {verdicts.count(None)} not measured")
 
 
-def attempt(name: str, bench: Workbench) -> Outcome:
+def attempt(name: str, bench: Workbench) -> TargetResult:
     """Run a part; whatever it raises becomes its reason."""
     part, before, began = PARTS[name], torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(bench.threads(part.given))
@@ -87,10 +89,10 @@ def attempt(name: str, bench: Workbench) -> Outcome:
     gc.collect()  # the models of a part that failed hang on its traceback
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
-    return Outcome(time.perf_counter() - began, found, why)
+    return TargetResult(time.perf_counter() - began, found, why)
 
 
-def show(ink: Ink, widths: Sequence[int], goals: Sequence[Goal], outcome: Outcome, alone: str) -> None:
+def show(ink: Ink, widths: Sequence[int], goals: Sequence[Goal], outcome: TargetResult, alone: str) -> None:
     """A line for each goal of a part."""
     for each in goals:
         met, why = outcome.judge(each)
@@ -110,11 +112,11 @@ def line(widths: Sequence[int], title: str, wanted: str, value: str, span: str, 
     return f"  {title:<{widths[0]}}  {wanted:>{widths[1]}}  {value:>7}  {span:>15}  {verdict:<12}  {rest}"
 
 
-def report(
-    settings: Settings,
+def targets_report(
+    settings: TargetsSettings,
     bench: Workbench,
     goals: Sequence[Goal],
-    outcomes: dict[str, Outcome],
+    outcomes: dict[str, TargetResult],
     only: Sequence[str],
     argv: Sequence[str],
 ) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def report(
     }
 
 
-def judged(goal: Goal, outcome: Outcome | None, alone: str) -> dict[str, Any]:
+def judged(goal: Goal, outcome: TargetResult | None, alone: str) -> dict[str, Any]:
     """One goal, its figure and the verdict."""
     met, why = outcome.judge(goal) if outcome else (None, "its part was not reached")
     found = outcome.found.figures.get(goal.name) if outcome else None
@@ -145,7 +147,7 @@ def judged(goal: Goal, outcome: Outcome | None, alone: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def entry(outcome: Outcome) -> dict[str, Any]:
+def entry(outcome: TargetResult) -> dict[str, Any]:
     figures = {name: asdict(each) for name, each in outcome.found.figures.items()}
     return {"seconds": outcome.seconds, "why": outcome.why, "figures": figures, "raw": outcome.found.raw}
 

@@ -1,7 +1,7 @@
-"""Fair timing: contestants take turns in one process, so that a machine's moods hit all alike.
+"""Fair timing: runners take turns in one process, so that a machine's moods hit all alike.
 
 A machine drifts (heat, neighbours, clocks). Runs that follow each other within seconds see the
-same machine, so contestants are timed round by round, every round begins with another one, and
+same machine, so runners are timed round by round, every round begins with another one, and
 a ratio is formed inside each round before the median is taken.
 """
 
@@ -63,7 +63,7 @@ class Timings:
 
 
 def interleave(
-    contestants: Mapping[str, Contestant],
+    runners: Mapping[str, Contestant],
     cases: int = 1,
     rounds: int = 5,
     warm_up: int = 1,
@@ -71,18 +71,18 @@ def interleave(
     progress: Callable[[int, int], None] = lambda done, of: None,
     every_case: bool = False,
 ) -> Timings:
-    """Let every contestant do every case in every round; contestants take turns on each case.
+    """Let every runner do every case in every round; runners take turns on each case.
 
     Args:
-        contestants: by name. Each is called with a case and a round, and returns the tokens it made.
+        runners: by name. Each is called with a case and a round, and returns the tokens it made.
         cases: for instance prompts.
         rounds: how often all of it is repeated.
-        warm_up: untimed calls of each contestant beforehand, with the first case.
+        warm_up: untimed calls of each runner beforehand, with the first case.
         wait: returns when the device is idle (`idle(device)`).
         progress: told after each call how many are done, and of how many.
         every_case: warm up with all cases, since each may bring shapes of its own, to be recorded once.
     """
-    names, timings = list(contestants), Timings({name: [] for name in contestants}, {name: [] for name in contestants})
+    names, timings = list(runners), Timings({name: [] for name in runners}, {name: [] for name in runners})
     warm_cases = cases if every_case else 1
     of = len(names) * (warm_up * warm_cases + rounds * cases)
     done = 0
@@ -92,7 +92,7 @@ def interleave(
             for name in names[first:] + names[:first]:
                 wait()
                 began = time.perf_counter()
-                tokens = contestants[name](case, max(turn, 0))
+                tokens = runners[name](case, max(turn, 0))
                 wait()
                 passed = time.perf_counter() - began
                 if turn >= 0:
@@ -131,7 +131,7 @@ def second_call(call: Callable[[], object], wait: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def manners(device: torch.device) -> dict[str, Any]:
+def interleave_options(device: torch.device) -> dict[str, Any]:
     """How `interleave` times a device: it waits until all is done; what can be recorded is recorded before."""
     return {"wait": idle(device), "every_case": device.type == "cuda"}
 

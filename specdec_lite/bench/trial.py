@@ -10,10 +10,10 @@ from ..draft import Drafter
 from ..models import LanguageModel
 from ..sampling.distributions import Sampling
 from ..theory.formulas import Estimate, acceptance_of
-from .phases import PARTS, Lapped, lapped
-from .timing import Spread, interleave, manners
+from .phases import PARTS, TimedRun, timed_run
+from .timing import Spread, interleave, interleave_options
 
-Turn = Sequence[Lapped]  # the runs of one turn, one for each prompt
+Turn = Sequence[TimedRun]  # the runs of one turn, one for each prompt
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,22 @@ def measure(
     seed: int = 0,
 ) -> Measured:
     """Both ways on every prompt, `repeats` times in turn, each time with new seeds. Errors as for `speculative`."""
-    runs: dict[str, list[Lapped]] = {"naive": [], "speculative": []}
+    runs: dict[str, list[TimedRun]] = {"naive": [], "speculative": []}
 
-    def contestant(name: str) -> Callable[[int, int], int]:
+    def runner(name: str) -> Callable[[int, int], int]:
         mine = drafter if name == "speculative" else None
 
         def run(case: int, turn: int) -> int:
             at = seed + turn * len(prompts) + case
             runs[name].append(
-                lapped(target, mine, [prompts[case]], k=k, max_new_tokens=new, sampling=sampling, seed=at)
+                timed_run(target, mine, [prompts[case]], k=k, max_new_tokens=new, sampling=sampling, seed=at)
             )
             return runs[name][-1].new_tokens
 
         return run
 
-    calls = {name: contestant(name) for name in runs}
-    timings = interleave(calls, len(prompts), repeats, warm_up=1, **manners(target.device))
+    calls = {name: runner(name) for name in runs}
+    timings = interleave(calls, len(prompts), repeats, warm_up=1, **interleave_options(target.device))
     timed = {name: every[-repeats * len(prompts) :] for name, every in runs.items()}  # the first ones warmed up
     naive, fast = (
         [every[i : i + len(prompts)] for i in range(0, len(every), len(prompts))] for every in timed.values()
@@ -86,7 +86,7 @@ def per_round(naive: Sequence[Turn], fast: Sequence[Turn]) -> tuple[float, dict[
     steps = [sum(sum(run.parts.values()) for run in turn) / _steps(turn) for turn in naive]
     step = median(steps)
 
-    def middle(seconds: Callable[[Lapped], float]) -> float:
+    def middle(seconds: Callable[[TimedRun], float]) -> float:
         each = zip(fast, steps, strict=True)
         return step * median(sum(map(seconds, turn)) / _steps(turn) / own for turn, own in each)
 

@@ -14,7 +14,7 @@ from ..loading.pair import Pair, load_pair
 from ..loading.random_weights import PREFIX
 from .bottleneck import FEW
 from .compare import random_weights
-from .diagnosis import Settings as DoctorSettings
+from .diagnosis import DoctorSettings
 from .models_under_test import wide_shape
 
 AGREEMENT = 0.8  # that is set for a random pair
@@ -44,7 +44,7 @@ QUICK = Sizes(rows=(1, FEW), passes=7, ks=(3, 5, 7), prompts=2, new=48, repeats=
 
 
 @dataclass(frozen=True)
-class Settings:
+class TargetsSettings:
     """What the command line says."""
 
     target: str | None = None  # None for the pocket pair
@@ -70,7 +70,7 @@ class Workbench:
         ValueError: a device, a dtype or half a pair, before anything is loaded.
     """
 
-    settings: Settings
+    settings: TargetsSettings
     tell: Callable[[str], None] = lambda what: None
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
 
 
 Past = Sequence[Verdict]  # of one row, oldest first
-Rule = Callable[[Past], int]  # how many to draft now; 0 leaves this round to the target
+LengthRule = Callable[[Past], int]  # how many to draft now; 0 leaves this round to the target
 
 
 class BestForPast:
@@ -109,7 +109,7 @@ class AdaptiveDrafter:
         [3, 1, 1]
     """
 
-    def __init__(self, drafter: Drafter, rule: Rule) -> None:
+    def __init__(self, drafter: Drafter, rule: LengthRule) -> None:
         if not callable(rule):
             raise TypeError(f"rule must be a function of a row's past verdicts, got {shown(rule)}")
         if isinstance(drafter, DraftsTrees):
@@ -126,7 +126,9 @@ class AdaptiveDrafter:
 class AdaptiveSession:
     """Reads the verdicts off the texts: a round leaves its accepted tokens and one more."""
 
-    def __init__(self, session: DraftSession, rule: Rule, rows: int, vocab_size: int, device: torch.device) -> None:
+    def __init__(
+        self, session: DraftSession, rule: LengthRule, rows: int, vocab_size: int, device: torch.device
+    ) -> None:
         self.session, self.rule, self.vocab_size, self.device = session, rule, vocab_size, device
         self.past: list[list[Verdict]] = [[] for _ in range(rows)]
         self.last: list[tuple[int, int] | None] = [None] * rows  # length of the text, and how many were drafted

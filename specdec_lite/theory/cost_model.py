@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .replay import Chances, Replay, replay
+from .replay import AcceptProbs, Replay, replay
 
 STRETCH = 16  # places of a text that are drawn together
 PARTS = ("draft", "verify", "sample", "synchronise", "rest", "opening")
@@ -89,7 +89,7 @@ class Forecast:
 
 
 def forecast(
-    texts: Sequence[Chances], costs: Sequence[Costs], ks: Sequence[int], draws: int = 400, seed: int = 0
+    texts: Sequence[AcceptProbs], costs: Sequence[Costs], ks: Sequence[int], draws: int = 400, seed: int = 0
 ) -> Forecast:
     """Predict every k.
 
@@ -187,7 +187,7 @@ def _other(parts: Parts) -> dict[str, float]:
     return {name: each if name in ("draft", "verify") else each / 2 for name, each in parts.items()}
 
 
-def halved_misses(chances: Chances) -> list[list[float]]:
+def halved_misses(chances: AcceptProbs) -> list[list[float]]:
     """The chances of a draft that errs half as often."""
     return [[1 - (1 - each) / 2 for each in row] for row in chances]
 

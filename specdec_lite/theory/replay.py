@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-Chances = Sequence[Sequence[float]]  # [place][i]: of token i of a draft that a round beginning there would get
+AcceptProbs = Sequence[Sequence[float]]  # [place][i]: of token i of a draft that a round beginning there would get
 
 
 def running(chances: Sequence[float], k: int) -> list[list[float]]:
@@ -51,7 +51,7 @@ class Replay:
         return self.accepted / self.judged if self.judged else float("nan")
 
 
-def replay(chances: Chances, k: int, stretch: int | None = None) -> list[Replay]:
+def replay(chances: AcceptProbs, k: int, stretch: int | None = None) -> list[Replay]:
     """The rounds that write a text of len(chances) tokens when up to k are drafted a round.
 
     Args:
@@ -88,7 +88,7 @@ def replay(chances: Chances, k: int, stretch: int | None = None) -> list[Replay]
     return parts
 
 
-def steps_until_all_end(rows: Sequence[Chances], k: int) -> float:
+def steps_until_all_end(rows: Sequence[AcceptProbs], k: int) -> float:
     """Expected rounds of a batch: it goes on until its slowest row has written its text.
 
     Errors as for `replay`.
@@ -104,7 +104,7 @@ def steps_until_all_end(rows: Sequence[Chances], k: int) -> float:
     return total
 
 
-def _ended_within(chances: Chances, k: int, most: int) -> list[float]:
+def _ended_within(chances: AcceptProbs, k: int, most: int) -> list[float]:
     """[n]: the chance that n rounds suffice, for n from 0 to `most`."""
     places = len(chances)
     at_place, ended = [1.0] + [0.0] * places, [0.0]
@@ -122,7 +122,7 @@ def _ended_within(chances: Chances, k: int, most: int) -> list[float]:
     return ended
 
 
-def _draft(chances: Chances, k: int, at: int) -> tuple[int, Sequence[float]]:
+def _draft(chances: AcceptProbs, k: int, at: int) -> tuple[int, Sequence[float]]:
     """How many tokens are asked for at a place, one less than there is room for, and the chances of those offered."""
     asked = min(k, len(chances) - at - 1)
     offered = chances[at][:asked]

@@ -3,7 +3,7 @@
     python -m specdec_lite.training.record_traces [--repeats 5]
 
 The pocket pair decodes one prompt naively and at k = 1 to 8, greedy and at temperature 1. The
-contestants take turns; `recorded.py` says what is kept of them.
+runners take turns; `recorded.py` says what is kept of them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def record(
     drafter = ModelDrafter(pair.draft)
     seen: dict[int, list[Decoded]] = {k: [] for k in (0, *ks)}
 
-    def contestant(k: int) -> Callable[[int, int], int]:
+    def runner(k: int) -> Callable[[int, int], int]:
         def decode(case: int, turn: int) -> int:
             if k == 0:
                 seen[k].append(autoregressive(pair.target, prompt, **common))
@@ -56,7 +56,7 @@ def record(
 
         return decode
 
-    interleave({str(k): contestant(k) for k in seen}, rounds=repeats, warm_up=1, progress=progress)
+    interleave({str(k): runner(k) for k in seen}, rounds=repeats, warm_up=1, progress=progress)
     seen = {k: made[1:] for k, made in seen.items()}  # without the warm-up
     runs = {
         k: pack(made[-1].trace, _seconds(made), round(median(m.seconds for m in made), 5)) for k, made in seen.items()
@@ -90,7 +90,7 @@ def _seconds(made: list[Decoded]) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each contestant (default: 5)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each runner (default: 5)")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write to (default: inside the package)")
     options = parser.parse_args(arguments)
     pair = load_pair()

@@ -58,7 +58,7 @@ class OutOfSteps(BaseException):
 
 
 @dataclass
-class Outcome:
+class CheckResult:
     """What one call did."""
 
     value: Any = None
@@ -121,7 +121,9 @@ class Check:
             return ""  # a callable that hides its signature: the call will tell
         return ""
 
-    def _look(self, function: Function, case: Case, outcome: Outcome, outcomes: Sequence[Outcome]) -> Verdict | None:
+    def _look(
+        self, function: Function, case: Case, outcome: CheckResult, outcomes: Sequence[CheckResult]
+    ) -> Verdict | None:
         """The verdict on one call; None when it is right."""
         if type(outcome.error) is NotImplementedError or (outcome.error is None and empty(function, outcome.value)):
             return Verdict(False, f"{self.name}: not attempted yet. Write the body, then run this cell again.", False)
@@ -139,7 +141,7 @@ class Check:
             return self._no(f"{where} is right, but it changed its argument {outcome.changed}. Work on a copy.")
         return None
 
-    def _recognise(self, outcomes: Sequence[Outcome]) -> str:
+    def _recognise(self, outcomes: Sequence[CheckResult]) -> str:
         """The known mistake that explains every answer."""
         for meaning, wrong in self.mistakes.items():
             made = call_all(wrong, [case.arguments for case in self.cases], self.seconds, self.parameters)
@@ -161,9 +163,9 @@ class Check:
 
 def call_all(
     function: Function, calls: Sequence[tuple[Any, ...]], seconds: float, parameters: Sequence[str]
-) -> list[Outcome]:
+) -> list[CheckResult]:
     """Outcomes up to the first error, fewer than calls when time was up."""
-    outcomes: list[Outcome] = []
+    outcomes: list[CheckResult] = []
     done = threading.Event()
 
     def work() -> None:
@@ -176,7 +178,7 @@ def call_all(
 
     def park() -> None:
         """Wait for ever, at no cost: an exception could be swallowed by the function, this can't."""
-        outcomes.append(Outcome(error=OutOfSteps()))
+        outcomes.append(CheckResult(error=OutOfSteps()))
         done.set()
         threading.Event().wait()
 
@@ -189,9 +191,9 @@ def call_all(
 
 def call(
     function: Function, arguments: tuple[Any, ...], parameters: Sequence[str], spent: Callable[[], None]
-) -> Outcome:
+) -> CheckResult:
     """One call on copies of the arguments; `spent` is called when its budget of steps is."""
-    given, outcome = copy.deepcopy(arguments), Outcome()
+    given, outcome = copy.deepcopy(arguments), CheckResult()
     left = {"line": LINES, "opcode": INSTRUCTIONS}
     home = getattr(function, "__globals__", None)
 
@@ -256,7 +258,7 @@ def differs(got: Any, expected: Any) -> str:
     """What is wrong with an answer, "" when nothing is. Numbers may be of any kind."""
     try:
         return expected(plain(got)) if callable(expected) else _differs(plain(got), expected)
-    except Exception:  # an object with manners of its own
+    except Exception:  # an object with interleave_options of its own
         return f"gave {shown(got)}" + ("" if callable(expected) else f", expected {shown(expected)}")
 
 
@@ -282,7 +284,7 @@ def _differs(got: Any, expected: Any) -> str:
     return "" if got == expected else apart
 
 
-def alike(one: Outcome, other: Outcome) -> bool:
+def alike(one: CheckResult, other: CheckResult) -> bool:
     """Whether two functions did the same on a case."""
     if one.error is not None or other.error is not None:
         return type(one.error) is type(other.error)
