@@ -129,8 +129,9 @@ class Outcome:
     def _numbers(self) -> dict[str, Tensor]:
         """What a trace tells of both distributions."""
         tokens, p_draft = self.drafted, self.p_draft
-        at_parents = slice(-1) if self.parents is None else [parent + 1 for parent in self.parents]
-        p_target = self.p_target[:, at_parents]  # [batch, n, vocab], where each token was drafted
+        p_target = self.p_target[:, :-1]  # [batch, n, vocab], where each token was drafted
+        if self.parents is not None:
+            p_target = self.p_target.index_select(1, send([parent + 1 for parent in self.parents], tokens.device))
         best_target, best_draft = self.p_target.topk(self.several), p_draft.topk(self.several)
         return {
             "p_target": probability_of(p_target, tokens),  # [batch, n]

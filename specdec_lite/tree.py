@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .acceptance import PerTokenRule, Rule
-from .transfer import dispatch
+from .transfer import dispatch, send
 
 
 @dataclass(frozen=True)
@@ -164,11 +164,13 @@ class TreeVerification:
             drafted &= torch.arange(len(self.tree), device=tokens.device) < count.unsqueeze(1)
         left, passes = p_target.clone(), torch.zeros_like(p_draft[..., 0])
         for nodes in self.tree.by_rank:
-            at = [self.tree.parents[node] + 1 for node in nodes]
-            here = left[:, at], p_draft[:, nodes], tokens[:, nodes]  # [batch, nodes, vocab] twice, [batch, nodes]
-            real = drafted[:, nodes]
-            passes[:, nodes] = self.rule.accept_prob(*here) * real
-            left[:, at] = torch.where(real.unsqueeze(-1), self.rule.recovered_probs(*here), here[0])
+            at = send([self.tree.parents[node] + 1 for node in nodes], tokens.device)  # [siblings of this rank]
+            which = send(nodes, tokens.device)
+            here = left.index_select(1, at), p_draft.index_select(1, which), tokens.index_select(1, which)
+            real = drafted.index_select(1, which)
+            passes.index_copy_(1, which, self.rule.accept_prob(*here) * real)
+            recovered = self.rule.recovered_probs(*here)  # [batch, siblings, vocab]
+            left.index_copy_(1, at, torch.where(real.unsqueeze(-1), recovered, here[0]))
         return passes, left
 
 

@@ -89,7 +89,18 @@ def test_a_round_waits_once(models: tuple[Device, sd.ModelDrafter], sampling: sd
         assert len(counts) > 3
 
 
-@pytest.mark.parametrize("rule", [sd.TokenRejection(), sd.SampleAndMatch()], ids=["rejection", "match"])
+@pytest.mark.parametrize("trace", ["off", "full"])
+def test_a_round_with_a_tree_waits_once(models: tuple[Device, sd.ModelDrafter], trace: Any) -> None:
+    target, drafter = models
+    counts = waits_in_rounds(target, sd.TreeDrafter(drafter, (3, 2)), trace=trace, stop=sd.Stop())
+    assert counts == [1] * len(counts)
+    assert len(counts) > 3
+
+
+RULES = [sd.TokenRejection(), sd.SampleAndMatch(), sd.BlockVerification()]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["rejection", "match", "block"])
 def test_no_rule_waits(models: tuple[Device, sd.ModelDrafter], rule: Any) -> None:
     counts = waits_in_rounds(*models, rule=rule)
     assert counts == [1] * len(counts)

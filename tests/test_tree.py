@@ -1,5 +1,7 @@
 """Trees of drafts: their geometry, exactness by enumeration of the real loop, and the chain as the narrowest one."""
 
+import copy
+
 import pytest
 import torch
 from tiny import PROMPT, pair, table_pair
@@ -217,6 +219,20 @@ def test_logits_of_every_node_are_those_of_its_path(name: str, engine: str) -> N
             text = PROMPT + [tokens[i] for i in path]
             truth = model.module(torch.tensor([text]), use_cache=False).logits[0, -1]
             torch.testing.assert_close(got[node + 1], truth, rtol=0, atol=1e-5 if name in IN_FLOAT32 else 1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_a_gpu_drafts_the_trees_of_a_cpu(engine: str, temperature: float) -> None:
+    how = dict(k=3, sampling=sd.Sampling(temperature=temperature), max_new_tokens=20, seed=5, stop=sd.Stop())
+    made = []
+    for device in ("cpu", "cuda"):
+        models = [copy.deepcopy(each.module).to(device) for each in pair(0.3)]
+        target, draft = (sd.TransformersModel(each, engine="eager" if device == "cpu" else engine) for each in models)
+        drafters = sd.TreeDrafter(sd.ModelDrafter(draft), (3, 2)), sd.EarlyExitDrafter(1)
+        made.append([sd.speculative(target, each, [PROMPT, PROMPT[:2]], **how).tokens for each in drafters])
+    assert made[0] == made[1]
 
 
 # The chain as the narrowest tree, and what trees are for
