@@ -15,7 +15,7 @@ from .models import LanguageModel, refresh_settings
 from .prompts import Prompt, check_kinds, check_limits, is_single, to_token_ids
 from .randomness import Randomness, SeededStreams
 from .sampling.distributions import Sampler, Sampling
-from .sampling.generation_config import is_config, read, tell_unused
+from .sampling.generation_config import is_config, read, warn_unused
 from .sampling.processors import Chain, Processors, to_chains
 from .stopping import IncrementalDetokenizer, Stop, before_stop
 from .trace import Detail, Round, Trace
@@ -95,7 +95,7 @@ def start(
     texts = to_token_ids(prompt, target)
     stop = Stop(target.end_tokens) if stop is None else stop.of(target.end_tokens)
     seeds = check_limits(target, texts, k, MAX_K if drafter else 0, max_new_tokens, seed, stop, trace)
-    tell_unused(target, sampling, processors)
+    warn_unused(target, sampling, processors)
     chains = to_chains(processors, texts, target.vocab_size, target.device)
     if is_config(sampling):
         lengths = list(map(len, texts))

@@ -61,7 +61,7 @@ class Draft:
         return bool(self.tree.children(path[-1] if path else -1, drafted)) if self.is_tree else len(path) < drafted
 
     def in_order(self, path: list[int], drafted: int) -> tuple[Sequence[int], int, list[int] | None]:
-        """The first `drafted` tokens as a trace tells them, how many failed, and of a tree their parents."""
+        """The first `drafted` tokens in a trace's order, how many failed, and in a tree their parents."""
         return self.tree.in_order(path, drafted) if self.is_tree else (range(drafted), 1, None)
 
 

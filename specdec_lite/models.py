@@ -94,7 +94,7 @@ class TransformersModel:
     ) -> None:
         check_module(module, "module", "a causal language model of transformers")
         self.module, self.tokenizer, self.engine_name = module, tokenizer, engine
-        self.told_unused = False  # whether settings of the generation_config were told not to be used
+        self.warned_unused = False  # whether a warning named the settings of generation_config that are not used
         self._taken = 0  # how many times
         self.watched = True  # False while nothing can change, so that nothing is compared
         self._take()

@@ -127,7 +127,7 @@ class Outcome:
         )
 
     def _numbers(self) -> dict[str, Tensor]:
-        """What a trace tells of both distributions."""
+        """What a trace records of both distributions."""
         tokens, p_draft = self.drafted, self.p_draft
         p_target = self.p_target[:, :-1]  # [batch, n, vocab], where each token was drafted
         if self.parents is not None:

@@ -87,7 +87,7 @@ class Tree:
         return _marked(self.elder_siblings, len(self))
 
     def in_order(self, path: Sequence[int], size: int) -> tuple[list[int], int, list[int]]:
-        """The first `size` nodes as a trace tells them: the accepted path, the others that were tested, the rest.
+        """The first `size` nodes in a trace's order: the accepted path, the others that were tested, the rest.
 
         Returns (nodes, how many were tested and failed, the parent of each as a place in this list or -1).
         """

@@ -1,6 +1,6 @@
 """What a transformers model says of itself: how far its layers see, how far it reaches, or why it is refused.
 
-Only what configuration and class tell for certain. The probe finds the rest.
+Only what configuration and class state. The probe finds the rest.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def own_attention(config: PreTrainedConfig) -> bool:
 
 
 def registered_sdpa() -> Any:
-    """What somebody has put in the place of transformers' "sdpa" attention, or None."""
+    """What a user has registered in the place of transformers' "sdpa" attention, or None."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -96,7 +96,7 @@ def registered_sdpa() -> Any:
 
 @contextmanager
 def without_copies() -> Iterator[None]:
-    """Meanwhile transformers' "sdpa" attention is `shared_sdpa`, unless somebody has put a function of their own there.
+    """Meanwhile transformers' "sdpa" attention is `shared_sdpa`, unless a user has registered another there.
 
     Only meanwhile: its own generation, which it is compared with, keeps its own attention.
     """

@@ -50,7 +50,7 @@ class RecordedCache(KVCache):
 
     @torch.inference_mode()
     def clear(self) -> None:
-        """As if new: what the last text left would be hidden, but not if it was no number."""
+        """As if new: the mask would hide what the last text left, but not NaN."""
         self.lengths = [0] * self.batch
         self.length.zero_()
         for kept in (kept for pair in self.layers.values() for kept in pair):
@@ -60,7 +60,7 @@ class RecordedCache(KVCache):
 class GraphEngine(Engine):
     """Replays another engine's passes.
 
-    A pass that can't be recorded (it reads values on the host, say) is told in one line, and from then on
+    A pass that can't be recorded (it reads values on the host, say) is reported in one line, and from then on
     the other engine runs as it is.
 
     Args:

@@ -88,7 +88,7 @@ def decoder_layers(module: PreTrainedModel) -> list[nn.Module]:
     """The layers that hidden states pass through one after the other.
 
     Raises:
-        ValueError: the module has no such list, or somebody has replaced a layer's forward.
+        ValueError: the module has no such list, or a layer's forward was replaced.
     """
     n = module.config.get_text_config().num_hidden_layers
     lists = [list(part) for part in module.modules() if isinstance(part, nn.ModuleList) and len(part) == n]

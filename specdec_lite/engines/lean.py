@@ -29,7 +29,7 @@ MAKERS = ("transformers.", "torch.")
 
 
 def fits(module: PreTrainedModel) -> bool:
-    """Whether this is a plain model of the family: its own classes, ordinary linear layers, nobody listening in."""
+    """Whether this is a plain model of the family: its own classes, ordinary linear layers, no hooks."""
     parts = list(module.modules())
     linears = [each for name, each in module.named_modules() if name.endswith(("_proj", "lm_head"))]
     return (
@@ -70,7 +70,7 @@ class Layer:
         self.out: Product = product([attention.o_proj], copy)
         self.gate_up: Product = product([mlp.gate_proj, mlp.up_proj], copy)
         self.down: Product = product([mlp.down_proj], copy)
-        self.activation = mlp.act_fn.forward  # nobody listens in: see `fits`
+        self.activation = mlp.act_fn.forward  # there are no hooks: see `fits`
         self.heads = attention.q_proj.out_features // self.head_dim
         self.kv_heads = attention.k_proj.out_features // self.head_dim
         self.norms = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)

@@ -157,7 +157,7 @@ def listeners(module: nn.Module) -> list[Any]:
 
 
 def everywhere() -> list[Any]:
-    """Hooks of the forwards of all modules that there are, and an attention that somebody put in for all."""
+    """Global forward hooks, and an attention function that was registered for all models."""
     hooks = [*registry._global_forward_hooks.values(), *registry._global_forward_pre_hooks.values()]
     return hooks if (attention := registered_sdpa()) is None else [*hooks, attention]
 

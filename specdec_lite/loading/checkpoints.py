@@ -171,9 +171,9 @@ def explained(role: str, name: str, revision: str | None, scheme: str | None = N
     try:
         yield
     except Exception as error:  # a hub client, a parser, a file and a device have no error in common
-        told = reason(error, name, revision)
-        if told is not None:
-            raise ValueError(f"cannot load the {role} {name}: {told}") from None
+        remedy = reason(error, name, revision)
+        if remedy is not None:
+            raise ValueError(f"cannot load the {role} {name}: {remedy}") from None
         kind = "" if isinstance(error, OSError | ValueError | ImportError) else f"{type(error).__name__}: "
         hint = f" (it is quantised with {scheme}; install what that asks for, or give plain weights)" if scheme else ""
         raise ValueError(f"cannot load the {role} {name}: {kind}{' '.join(str(error).split())[:300]}{hint}") from error

@@ -134,7 +134,7 @@ def load_pair(
 
 
 def _located(source: Source, role: str, revision: str | None) -> tuple[Source, str | None]:
-    """A source that can be told from others: (folder or hub id or object, revision)."""
+    """A source that can be compared with others: (folder or hub id or object, revision)."""
     if isinstance(source, str | Path):
         return locate(source, role, revision), revision
     check_module(source, f"the {role}", "a hub id, a local folder, random: and a shape, or a model of transformers")

@@ -1,4 +1,4 @@
-"""Models of a known shape with random weights, to time shapes whose weights nobody here has: `random:Llama 8B`.
+"""Models of a known shape with random weights, to time shapes without having their weights: `random:Llama 8B`.
 
 How long a pass takes depends on the shape and not on what the weights say. What such a model writes
 means nothing, and no draft agrees with it: acceptance has to be set (see `synthetic`).
@@ -109,14 +109,14 @@ def check_memory(shapes: Iterable[Llama], device: torch.device, dtype: torch.dty
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that a model may still take; None where nothing tells."""
+    """Memory that a model may still take; None where it is unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "meta":
         return None
     try:
-        told = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
-        return int(told) * 1024
+        available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
+        return int(available) * 1024
     except (OSError, IndexError, ValueError):
         pass
     try:  # a Mac says how much it has, not how much is free

@@ -1,7 +1,6 @@
 """A model's generation_config as sampling and logits processors, as transformers' generate() reads it.
 
-What cannot be done token by token is refused by name. A text decoded without what the model's own configuration asks
-for is told of it once.
+What cannot be done token by token is refused by name. Settings that a call leaves unused are named once in a warning.
 """
 
 from __future__ import annotations
@@ -137,16 +136,16 @@ def _warpers(config: GenerationConfig, sampling: Sampling, device: torch.device)
     return [make(value) for name, make in every if (value := values[name]) not in (None, NEUTRAL.get(name))]
 
 
-def tell_unused(model: LanguageModel, sampling: Any, processors: Any) -> None:
+def warn_unused(model: LanguageModel, sampling: Any, processors: Any) -> None:
     """Warn once of settings of the model's own generation_config that this call doesn't replace."""
     config = getattr(model, "generation_config", None)
-    if config is None or is_config(sampling) or getattr(model, "told_unused", True):
+    if config is None or is_config(sampling) or getattr(model, "warned_unused", True):
         return
     names = [*(PROCESSED if processors is None else ())]
     names += [*DRAWN, *WARPERS] if sampling is None and config.do_sample else []
     unused = [f"{name}={shown(getattr(config, name), 40)}" for name in names if is_on(config, name)]
     if unused:
-        model.told_unused = True  # type: ignore[attr-defined]
+        model.warned_unused = True  # type: ignore[attr-defined]
         warnings.warn(
             f"{', '.join(unused)}: set in the model's generation_config, and not used here. sampling="
             "target.generation_config decodes by all of it; `sampling` and `processors` of your own replace it",

@@ -31,7 +31,7 @@ KNOW_THE_ROW = {
     "EncoderRepetitionPenaltyLogitsProcessor",
     "EncoderNoRepeatNGramLogitsProcessor",
 }
-# These were told the length of the prompt.
+# These were given the length of the prompt.
 KNOW_THE_LENGTH = {
     "MinNewTokensLengthLogitsProcessor",
     "ExponentialDecayLengthPenalty",
