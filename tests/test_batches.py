@@ -13,7 +13,7 @@ from fake_clock import Clock
 import specdec_lite as sd
 from specdec_lite.bench import batch_trial
 from specdec_lite.bench.batch_trial import Batch, BatchSettings, contest, predict, speed_up, written
-from specdec_lite.bench.batches import ends, ends_at, told
+from specdec_lite.bench.batches import ends, ends_at, where
 from specdec_lite.bench.timing import Timings
 from specdec_lite.cli import main
 from specdec_lite.theory.cost_model import Costs
@@ -57,9 +57,9 @@ def test_where_a_gain_ends() -> None:
     assert ends_at({1: 2.0, 2: 1.0, 4: 0.5}) == pytest.approx(2.0)
     assert ends_at({1: 1.2, 2: 0.9, 4: 1.2, 8: 0.6}) > 4  # a stumble is not the end
     sizes = [1, 2, 4]
-    assert told(None, sizes) == "speculation still pays at a batch of 4"
-    assert told(1.0, sizes) == "speculation does not pay even at a batch of 1"
-    assert told(2.8, sizes) == "speculation stops paying at a batch of about 3"
+    assert where(None, sizes) == "speculation still pays at a batch of 4"
+    assert where(1.0, sizes) == "speculation does not pay even at a batch of 1"
+    assert where(2.8, sizes) == "speculation stops paying at a batch of about 3"
 
 
 def test_each_batch_goes_with_its_best_k() -> None:

@@ -66,7 +66,7 @@ def test_a_bound_belongs_to_what_is_met(kind: str, good: tuple[float, ...], bad:
     assert all(map(goal.met, good))
     assert not any(map(goal.met, bad))
     assert goal.wanted == f"{kind} 1.25"
-    assert replace(goal, bound=0.15).told(-0.034) == "-3.4%"
+    assert replace(goal, bound=0.15).formatted(-0.034) == "-3.4%"
 
 
 # The table and the file, on planted figures

@@ -22,8 +22,8 @@ def last_level_cache(device: torch.device) -> int | None:
         return torch.cuda.get_device_properties(device).L2_cache_size
     sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     units = {"K": 1 << 10, "M": 1 << 20}
-    told = [path.read_text().strip() for path in sizes]
-    return max((int(text[:-1]) * units[text[-1]] for text in told if text[-1:] in units), default=None)
+    texts = [path.read_text().strip() for path in sizes]
+    return max((int(text[:-1]) * units[text[-1]] for text in texts if text[-1:] in units), default=None)
 
 
 def working_set(device: torch.device) -> int:

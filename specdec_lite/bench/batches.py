@@ -19,7 +19,7 @@ from .machine import environment
 
 def run(pair: Pair, settings: BatchSettings, json_file: str | None = None) -> None:
     """The whole benchmark at one temperature: a table on standard output, progress on standard error."""
-    ink, told = Ink(sys.stdout), Ink(sys.stderr)
+    ink, progress = Ink(sys.stdout), Ink(sys.stderr)
     prompts = prompts_for(pair, settings)
     describe(ink, pair.models)
     how = "greedy" if settings.temperature == 0 else f"temperature {settings.temperature:g}"
@@ -29,14 +29,14 @@ def run(pair: Pair, settings: BatchSettings, json_file: str | None = None) -> No
         f"{settings.repeats} rounds in which all take turns",
     )
     ink.line()
-    told.passing("  the target writes alone, and the draft is compared with it ...")
+    progress.passing("  the target writes alone, and the draft is compared with it ...")
     texts, chances = written(pair, prompts, settings)
     results = []
     for rows in settings.batches:
-        told.passing(f"  batch {rows} of {', '.join(map(str, settings.batches))} ...")
+        progress.passing(f"  batch {rows} of {', '.join(map(str, settings.batches))} ...")
         predicted = predict(pair, texts[:rows], chances[:rows], len(prompts[0]), settings)
         results.append(Batch(rows, contest(pair, prompts[:rows], settings), predicted))
-    told.passing("")
+    progress.passing("")
     show(ink, results)
     if json_file:
         with open(json_file, "w", encoding="utf-8") as file:
@@ -75,7 +75,7 @@ def show(ink: Ink, results: list[Batch]) -> None:
     ink.line()
     measured, predicted = ends(results)
     sizes = [each.rows for each in results]
-    ink.paragraph("Where it ends.", f"By the clock {told(measured, sizes)}; predicted: {told(predicted, sizes)}.")
+    ink.paragraph("Where it ends.", f"By the clock {where(measured, sizes)}; predicted: {where(predicted, sizes)}.")
 
 
 def ends(results: list[Batch]) -> tuple[float | None, float | None]:
@@ -84,7 +84,7 @@ def ends(results: list[Batch]) -> tuple[float | None, float | None]:
     return ends_at(measured), ends_at({each.rows: max(each.predicted.values()) for each in results})
 
 
-def told(end: float | None, sizes: Sequence[int]) -> str:
+def where(end: float | None, sizes: Sequence[int]) -> str:
     if end is None:
         return f"speculation still pays at a batch of {max(sizes)}"
     if end <= min(sizes):

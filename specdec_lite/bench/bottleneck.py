@@ -29,8 +29,8 @@ def regime(subject: Subject) -> str:
     best = subject.best
     causes = {n: best.ceiling.waits_for(best.shape.work(n, best.context)) for n in best.rows}
     parts = {name: 1000 * took for name, took in best.ceiling.parts(best.shape.work(1, best.context)).items()}
-    told = ", ".join(f"{name} {parts[name]:.2f} ms" for name in sorted(parts, key=parts.__getitem__, reverse=True))
-    line = f"With the {best.engine} engine a pass over one row {WAITS[causes[1]]} ({told})."
+    listed = ", ".join(f"{name} {parts[name]:.2f} ms" for name in sorted(parts, key=parts.__getitem__, reverse=True))
+    line = f"With the {best.engine} engine a pass over one row {WAITS[causes[1]]} ({listed})."
     later = next((n for n, cause in causes.items() if cause != causes[1]), None)
     if later:
         line += f" From {later} rows on it {WAITS[causes[later]]}."
@@ -86,10 +86,10 @@ def wanted(subject: Subject) -> dict[str, dict[str, Any]]:
 
 
 def wanted_lines(subject: Subject) -> list[str]:
-    told = wanted(subject)
-    if not told:
+    figures = wanted(subject)
+    if not figures:
         return []
-    few, read = told["five_rows"], told["share_of_bandwidth"]
+    few, read = figures["five_rows"], figures["share_of_bandwidth"]
     verdict = {True: "met", False: "not met"}
     against = "copy " if subject.best.against == "copy" else ""
     return [

@@ -53,11 +53,11 @@ def run(
     json_file: str | None = None,
 ) -> Diagnosis:
     """Examine, print, and write what `--json` asks for."""
-    ink, told = Ink(sys.stdout), Ink(sys.stderr)
+    ink, progress = Ink(sys.stdout), Ink(sys.stderr)
     prompts = prompts_for(pair, settings, prompts_file)
     introduce(ink, pair, drafter, settings, prompts)
-    found = diagnose(pair.target, drafter, prompts, settings, lambda what: told.passing(f"  {what} ..."))
-    told.passing("")
+    found = diagnose(pair.target, drafter, prompts, settings, lambda what: progress.passing(f"  {what} ..."))
+    progress.passing("")
     show(ink, found, isinstance(drafter, SyntheticDrafter))
     if json_file:
         with open(json_file, "w", encoding="utf-8") as file:

@@ -32,7 +32,7 @@ class Goal:
     def wanted(self) -> str:
         return f"{self.kind} {self.bound:.0%}" if self.percentage else f"{self.kind} {self.bound:.2f}"
 
-    def told(self, value: float) -> str:
+    def formatted(self, value: float) -> str:
         """A figure in the goal's own way of counting."""
         return f"{value:.1%}" if self.percentage else f"{value:.2f}"
 

@@ -39,16 +39,16 @@ def environment() -> str:
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """What models on this device run on; of a GPU also its memory in bytes, its driver, and the CUDA of this torch."""
-    told: dict[str, Any] = {
+    hardware_facts: dict[str, Any] = {
         "device": str(device), "processor": processor(), "processors": os.cpu_count(), "system": platform.system(),
         "gpu": None,
     }  # fmt: skip
     if device.type == "cuda":
         found = torch.cuda.get_device_properties(device)
         capability = f"{found.major}.{found.minor}"
-        told |= {"gpu": found.name, "gpu_memory_bytes": found.total_memory, "compute_capability": capability}
-        told |= {"driver": driver(), "cuda": torch.version.cuda}
-    return told
+        hardware_facts |= {"gpu": found.name, "gpu_memory_bytes": found.total_memory, "compute_capability": capability}
+        hardware_facts |= {"driver": driver(), "cuda": torch.version.cuda}
+    return hardware_facts
 
 
 def versions() -> dict[str, str]:
@@ -65,7 +65,7 @@ def driver() -> str | None:
     """The version of NVIDIA's driver; None where its tool does not say."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
-    return told[0] if told else None
+    return printed[0] if printed else None

@@ -100,7 +100,7 @@ def time_passes(
         rows: how many tokens a pass is given; 1 is always among them.
         context: tokens that the cache holds before.
         rounds: how often all take their turn.
-        progress: told how many turns are done, and of how many.
+        progress: called with how many turns are done, and of how many.
 
     Raises:
         ValueError: the model's longest text is too short, or its precision multiplies nothing here.
@@ -155,7 +155,7 @@ def engines_of(module: PreTrainedModel) -> dict[str, TransformersModel]:
 
 
 def compared_with(device: torch.device) -> str:
-    """Whose bandwidth a pass is held against. A GPU's is told by copying; a processor that copies also reads
+    """Whose bandwidth a pass is held against. A GPU's is measured by copying; a processor that copies also reads
     what it overwrites, so there it is reading."""
     return "copy" if device.type == "cuda" else "read"
 

@@ -44,8 +44,8 @@ class Recording:
     @property
     def verdicts(self) -> str:
         """How many goals were met, not met and not measured."""
-        told = [each["met"] for each in self.data["goals"]]
-        counts = {"met": told.count(True), "not met": told.count(False), "not measured": told.count(None)}
+        verdicts = [each["met"] for each in self.data["goals"]]
+        counts = {"met": verdicts.count(True), "not met": verdicts.count(False), "not measured": verdicts.count(None)}
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
     def figure(self, part: str, name: str) -> dict[str, float] | None:

@@ -53,7 +53,7 @@ class Gives:
 
 def run(settings: RooflineSettings, json_file: str | None = None) -> list[Subject]:
     """The whole measurement: tables on standard output, progress on standard error."""
-    ink, told = Ink(sys.stdout), Ink(sys.stderr)
+    ink, progress = Ink(sys.stdout), Ink(sys.stderr)
     models = subjects(settings.target, settings.device, settings.dtype, settings.threads)
     rows = {1, FEW, *settings.rows}
     for each in models:
@@ -65,13 +65,13 @@ def run(settings: RooflineSettings, json_file: str | None = None) -> list[Subjec
     try:
         for threads in dict.fromkeys(each.threads for each in models):
             torch.set_num_threads(threads)
-            told.passing(f"  Measuring memory and matrix products with {threads} threads ...")
+            progress.passing(f"  Measuring memory and matrix products with {threads} threads ...")
             machine[threads] = what_it_gives(models[0].module.device)
-        told.passing("")
+        progress.passing("")
         show_machine(ink, machine)
         for each in models:
             torch.set_num_threads(each.threads)
-            each.passes = time_passes(each.module, rows, settings.context, settings.repeats, progress_on(told))
+            each.passes = time_passes(each.module, rows, settings.context, settings.repeats, progress_on(progress))
             show(ink, each)
     finally:
         torch.set_num_threads(before)

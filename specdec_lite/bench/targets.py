@@ -54,8 +54,8 @@ def run(
     Raises:
         ValueError: as for `Workbench`.
     """
-    ink, told = Ink(sys.stdout), Ink(sys.stderr)
-    bench = Workbench(settings, lambda what: told.passing(f"  {what} ..."))
+    ink, progress = Ink(sys.stdout), Ink(sys.stderr)
+    bench = Workbench(settings, lambda what: progress.passing(f"  {what} ..."))
     goals = [each for each in goals_for(bench.device.type) if not only or each.part in only]
     outcomes: dict[str, TargetResult] = {}
     ink.line(ink("What is wanted, and what this machine gives", "title"))
@@ -65,7 +65,7 @@ def run(
     ink.line(ink(line(widths, "figure", "wanted", "is", "middle half", "verdict", "the command for it alone"), "title"))
     for name in (each for each in PARTS if not only or each in only):
         outcomes[name] = attempt(name, bench)
-        told.passing("")
+        progress.passing("")
         show(ink, widths, [each for each in goals if each.part == name], outcomes[name], command(bench, name))
         if json_file:
             write(json_file, targets_report(settings, bench, goals, outcomes, only, argv))
@@ -100,9 +100,9 @@ def show(ink: Ink, widths: Sequence[int], goals: Sequence[Goal], outcome: Target
             ink.line(line(widths, each.title, each.wanted, "", "", "not measured:", why))
             continue
         found = outcome.found.figures[each.name]
-        span = f"{each.told(found.low)} {ink.glyph('–', '-')} {each.told(found.high)}"
+        span = f"{each.formatted(found.low)} {ink.glyph('–', '-')} {each.formatted(found.high)}"
         made = line(
-            widths, each.title, each.wanted, each.told(found.median), span, "met" if met else "not met", alone
+            widths, each.title, each.wanted, each.formatted(found.median), span, "met" if met else "not met", alone
         )  # fmt: skip
         ink.line(made if met else ink(made, "title"))
 

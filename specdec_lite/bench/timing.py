@@ -79,7 +79,7 @@ def interleave(
         rounds: how often all of it is repeated.
         warm_up: untimed calls of each runner beforehand, with the first case.
         wait: returns when the device is idle (`idle(device)`).
-        progress: told after each call how many are done, and of how many.
+        progress: called after each call with how many are done, and of how many.
         every_case: warm up with all cases, since each may bring shapes of its own, to be recorded once.
     """
     names, timings = list(runners), Timings({name: [] for name in runners}, {name: [] for name in runners})

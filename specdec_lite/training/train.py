@@ -73,13 +73,13 @@ def make_pair(
         train_tokenizer(chosen, recipe.vocab_size).save_pretrained(work / "tokenizer")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     text = token_stream(tokenizer, texts, deadline.left("text"))  # [tokens]
-    told = Log(work / "steps.json")
-    told("text", {"files": len(texts), "bytes": sum(len(each.encode()) for each in texts), "tokens": len(text)})
+    log = Log(work / "steps.json")
+    log("text", {"files": len(texts), "bytes": sum(len(each.encode()) for each in texts), "tokens": len(text)})
 
     if not (out / "target" / "model.safetensors").exists():
         fresh = recipe.target.build(len(tokenizer), seed=0).to(device)
         plan, items = recipe.target_plan.within(deadline.left("target")), partial(windows, text.to(device))
-        told("target", train(fresh, items, next_token_loss, plan, work / "target.pt", "target"))
+        log("target", train(fresh, items, next_token_loss, plan, work / "target.pt", "target"))
         tokenizer.save_pretrained(out / "target")
         save(fresh, out / "target", recipe.dtype)
         del fresh, items  # a GPU's memory is for the lessons now
@@ -88,19 +88,19 @@ def make_pair(
 
     if not (work / "samples.pt").exists():
         made = write_samples(recipe, TransformersModel(target, tokenizer), text, deadline)
-        told("samples", {"tokens": len(made)})
+        log("samples", {"tokens": len(made)})
         torch.save(made, work / "samples.pt")
     lessons = make_lessons(recipe, target, mix(text, torch.load(work / "samples.pt")), work / "lessons.pt", deadline)
-    told("lessons", {"tokens": lessons.tokens.numel()})
+    log("lessons", {"tokens": lessons.tokens.numel()})
 
     draft = recipe.draft.build(len(tokenizer), seed=1).to(device)
     head_start(draft, target)
     plan = recipe.draft_plan.within(deadline.left("draft"))
     compiled = plan.compile and target.device.type == "cpu"  # a GPU has the distances sooner than the compiler
     loss = lessons.loss(target.lm_head.weight.detach(), recipe.variation, recipe.divergence, compiled)
-    told("draft", train(draft, lessons.items, loss, plan, work / "draft.pt", "draft"))
+    log("draft", train(draft, lessons.items, loss, plan, work / "draft.pt", "draft"))
     save(draft, out / "draft", recipe.dtype)
-    told("all", {"minutes": (time.monotonic() - deadline.began) / 60, "machine": environment()})
+    log("all", {"minutes": (time.monotonic() - deadline.began) / 60, "machine": environment()})
 
 
 class Log:
