@@ -98,6 +98,11 @@ class DraftsTrees(Protocol):
         """The largest tree of depth k."""
 
 
+def left_in_context(context: int | None, length: int) -> int:
+    """How many tokens a model that drafts may propose after a text of this length."""
+    return 10**9 if context is None else max(0, context - length)
+
+
 def draft_size(drafter: Drafter | None, k: int) -> int:
     """How many tokens a row's draft has at most."""
     return len(drafter.tree(k)) if isinstance(drafter, DraftsTrees) else k

@@ -193,8 +193,8 @@ class TransformersModel:
         with plain_arithmetic(self.device):
             for block in x.split(CHUNK, 1):  # [batch, CHUNK or fewer, ...]
                 cache.reserve(block.shape[1])
-                masks: Masks = {kind: cache.mask(self.dtype, window) for kind, window in self.windows.items()}
-                parts.append(self.engine.run_span(block, self._positions(cache), masks, cache, last_only, span))
+                where = self._positions(cache), self._masks(cache)
+                parts.append(self.engine.run_span(block, *where, cache, last_only, span))
                 cache.advance(block.shape[1])
         if len(parts) == 1:
             return parts[0]
@@ -221,8 +221,12 @@ class TransformersModel:
         """All that the device does, and nothing that the host has to read: a graph can record it."""
         if causal:
             cache.visible = tokens.shape[1]
-        masks = {kind: None if causal else cache.mask(self.dtype, window) for kind, window in self.windows.items()}
+        masks: Masks = dict.fromkeys(self.windows) if causal else self._masks(cache)
         return self.engine(tokens, self._positions(cache), masks, cache, last_only)  # [batch, n, vocab]
+
+    def _masks(self, cache: KVCache) -> Masks:
+        """Of the new tokens, for each kind of layer [batch, 1, n, visible]."""
+        return {kind: cache.mask(self.dtype, window) for kind, window in self.windows.items()}
 
     def _positions(self, cache: KVCache) -> Tensor:
         """Of the new tokens [batch, n]. Padding may lie beyond the last position that the model has."""

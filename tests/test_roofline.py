@@ -19,7 +19,7 @@ from specdec_lite.bench import models_under_test as subjects
 from specdec_lite.bench import passes
 from specdec_lite.bench.passes import Passes, compared_with, hollow, time_passes
 from specdec_lite.bench.roofline_model import Ceiling, Work, shape_of
-from specdec_lite.bench.timing import Contestant, Timings, repeated
+from specdec_lite.bench.timing import TimedCall, Timings, repeated
 from specdec_lite.cli import main
 from specdec_lite.engines.cpu_kernels import half
 from specdec_lite.viz.roofline import Panel, Series, roofline_figure, roofline_sentence, save
@@ -268,7 +268,7 @@ def test_passes_and_what_they_are_compared_with_are_timed_warm(monkeypatch: pyte
     """Planted turns: a row takes a second, dispatch half of one, reading moves 10 bytes a second, a product 100."""
     clock = Clock(monkeypatch, passes, speed)
 
-    def planted(what: str, seconds: float, made: float = 1.0) -> Contestant:
+    def planted(what: str, seconds: float, made: float = 1.0) -> TimedCall:
         return lambda case, turn: clock.work(what, seconds) and made
 
     monkeypatch.setattr(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..engines.cpu_kernels import packed
-from .timing import TURN, Contestant, idle, interleave, repeated, second_call
+from .timing import TURN, TimedCall, idle, interleave, repeated, second_call
 
 LEAST, MOST = 1 << 28, 1 << 31  # bytes of the working set: at least 256 MiB, at most 2 GiB
 SIZES = (128, 256, 512, 1024, 2048, 4096, 8192)  # of square matrices
@@ -31,7 +31,7 @@ def working_set(device: torch.device) -> int:
     return max(LEAST, min(MOST, 8 * (last_level_cache(device) or 0)))
 
 
-def streams(device: torch.device) -> dict[str, Contestant]:
+def streams(device: torch.device) -> dict[str, TimedCall]:
     """Calls that move a working set and return the bytes moved: "read" adds it up, "copy" reads and writes.
 
     They are runners for `interleave`, to be timed beside whatever is compared with them.
@@ -49,7 +49,7 @@ def throughput(device: torch.device, precisions: Mapping[str, torch.dtype], roun
     return {name: median(timings.rates(name)) for name in every}
 
 
-def products(device: torch.device, name: str, dtype: torch.dtype) -> dict[str, Contestant]:
+def products(device: torch.device, name: str, dtype: torch.dtype) -> dict[str, TimedCall]:
     """torch's own product and, where the lean engine packs large weights, its own. Empty where the dtype does not run.
 
     Each is a runner that returns its operations.
@@ -63,7 +63,7 @@ def products(device: torch.device, name: str, dtype: torch.dtype) -> dict[str, C
 
 def _product(
     device: torch.device, dtype: torch.dtype, make: Callable[[Tensor], Callable[[Tensor], Tensor] | None]
-) -> Contestant | None:
+) -> TimedCall | None:
     """A product as large as takes long enough: some precisions are a thousand times slower than others."""
     wait, run, size = idle(device), None, 0
     try:

@@ -10,7 +10,7 @@ import torch
 
 from ..models import LanguageModel, prefill
 from ..theory.formulas import speedup
-from .timing import Contestant, idle, interleave
+from .timing import TimedCall, idle, interleave
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def batch_costs(
     return made
 
 
-def _forward(model: LanguageModel, batch: int, n: int, cached: int) -> Contestant:
+def _forward(model: LanguageModel, batch: int, n: int, cached: int) -> TimedCall:
     cache = model.new_cache(batch, cached + n + 1)
     block = torch.zeros(batch, n, dtype=torch.long, device=model.device)
     with torch.inference_mode():

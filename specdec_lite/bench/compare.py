@@ -21,7 +21,7 @@ from .console import Ink, percent, table
 from .demo import describe
 from .machine import environment
 from .race import number
-from .runners import Contestant, own, theirs
+from .runners import Runner, own, theirs
 from .timing import Timings, forward_seconds, interleave, interleave_options
 
 PROMPT_TOKENS = 96
@@ -44,7 +44,7 @@ class Contest:
     """All runners at one temperature."""
 
     temperature: float
-    runners: list[Contestant]
+    runners: list[Runner]
     timings: Timings
 
     def best(self, family: str) -> str | None:
@@ -85,7 +85,7 @@ def contest(
         for each in make(pair, settings.ks, settings.max_new_tokens, sampling)
     ]
 
-    def as_call(runner: Contestant) -> Callable[[int, int], int]:
+    def as_call(runner: Runner) -> Callable[[int, int], int]:
         return lambda case, turn: len(runner.run(prompts[case], turn * len(prompts) + case))
 
     calls = {each.name: as_call(each) for each in runners}
@@ -228,7 +228,7 @@ def bench_report(
     }
 
 
-def entry(result: Contest, runner: Contestant) -> dict[str, Any]:
+def entry(result: Contest, runner: Runner) -> dict[str, Any]:
     """One runner's numbers. `seconds` and `tokens` are raw: by round, then by prompt."""
     timings, name, trace = result.timings, runner.name, runner.trace
     return {

@@ -15,7 +15,7 @@ from ..sampling.distributions import Sampling
 from ..stopping import Stop
 from ..trace import Detail
 from ..transfer import PhaseTimer
-from .timing import Contestant, Spread, idle, interleave, interleave_options
+from .timing import Spread, TimedCall, idle, interleave, interleave_options
 
 
 class Watched:
@@ -81,7 +81,7 @@ def tracing(
     drafter = ModelDrafter(draft)
     how = dict(k=k, max_new_tokens=new, sampling=Sampling(temperature=0), stop=Stop())
 
-    def runner(detail: Detail) -> Contestant:
+    def runner(detail: Detail) -> TimedCall:
         return lambda case, turn: len(speculative(target, drafter, prompts[case], trace=detail, **how).tokens)
 
     calls = {detail: runner(detail) for detail in ("off", "summary")}

@@ -15,7 +15,7 @@ from ..engines.architecture import reach
 from ..models import LanguageModel, TransformersModel, prefill
 from .bandwidth import products, streams
 from .roofline_model import Ceiling, Shape, shape_of
-from .timing import Contestant, Spread, Timings, idle, interleave, repeated
+from .timing import Spread, TimedCall, Timings, idle, interleave, repeated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -164,7 +164,7 @@ def _name(engine: str, rows: int) -> str:
     return f"{engine} {rows}"
 
 
-def step(model: LanguageModel, rows: int, context: int) -> tuple[Contestant, int]:
+def step(model: LanguageModel, rows: int, context: int) -> tuple[TimedCall, int]:
     """A turn of passes over `rows` after `context` cached tokens, and how many it makes."""
     cache = model.new_cache(1, context + rows)
     prefill(model, cache, [[0] * (context + 1)])

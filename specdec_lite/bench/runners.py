@@ -23,7 +23,7 @@ from ..trace import Round, Trace
 
 
 @dataclass
-class Contestant:
+class Runner:
     """One way of decoding. `run` maps a prompt and a seed to new tokens."""
 
     family: str  # "own naive", "own speculative", "transformers generate", "transformers assisted"
@@ -42,27 +42,27 @@ class Contestant:
         return Trace([each for rounds in self.rounds.values() for each in rounds], self.k or 0)
 
 
-def own(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Contestant]:
+def own(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Runner]:
     """Naive decoding, and speculative decoding for each K."""
     drafter = ModelDrafter(pair.draft)
     common = {"max_new_tokens": new, "sampling": sampling, "stop": Stop()}
 
-    def with_k(k: int) -> Contestant:
+    def with_k(k: int) -> Runner:
         def run(prompt: list[int], seed: int) -> list[int]:
             made = speculative(pair.target, drafter, prompt, k=k, seed=seed, **common)
             runner.rounds[seed, *prompt] = made.trace.rounds
             return made.tokens
 
-        runner = Contestant("own speculative", f"K={k}", run, k)
+        runner = Runner("own speculative", f"K={k}", run, k)
         return runner
 
     def naive(prompt: list[int], seed: int) -> list[int]:
         return autoregressive(pair.target, prompt, seed=seed, **common).tokens
 
-    return [Contestant("own naive", "", naive), *(with_k(k) for k in ks)]
+    return [Runner("own naive", "", naive), *(with_k(k) for k in ks)]
 
 
-def theirs(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Contestant]:
+def theirs(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Runner]:
     """transformers' `generate`, and its assisted generation: K fixed, its heuristic schedule, its default.
 
     A fixed K also switches off the confidence at which its draft stops early; its default drafts
@@ -74,14 +74,14 @@ def theirs(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[
             "num_assistant_tokens": k, "num_assistant_tokens_schedule": kind, "assistant_confidence_threshold": 0.0
         }  # fmt: skip
 
-    def assisted(variant: str, draft: dict[str, Any], k: int | None = None) -> Contestant:
-        return Contestant("transformers assisted", variant, runner(draft), k)
+    def assisted(variant: str, draft: dict[str, Any], k: int | None = None) -> Runner:
+        return Runner("transformers assisted", variant, runner(draft), k)
 
     def runner(draft: dict[str, Any] | None) -> Callable[[list[int], int], list[int]]:
         return lambda prompt, seed: generate(pair, new, sampling, draft, prompt, seed)
 
     return [
-        Contestant("transformers generate", "", runner(None)),
+        Runner("transformers generate", "", runner(None)),
         *(assisted(f"K={k}", schedule("constant", k), k) for k in ks),
         assisted("heuristic", schedule("heuristic", 5)),
         assisted("default", {}),

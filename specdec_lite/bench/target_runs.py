@@ -96,7 +96,7 @@ def lookup(bench: Workbench) -> Found:
 
 
 def bad_draft(bench: Workbench) -> Found:
-    """The pair's target, with its draft noisy_draft."""
+    """The pair's target, with noise in the draft's weights."""
     target, bad = bench.pair.target, noisy_draft(bench.pair.draft)
     found, _ = examined(bench, Pair(target, bad, bench.pair.tokenizer), ModelDrafter(bad))
     found.raw["noise"] = NOISE

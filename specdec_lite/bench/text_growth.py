@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from ..models import LanguageModel
-from .timing import Contestant, idle, interleave
+from .timing import TimedCall, idle, interleave
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def step_times(model: LanguageModel, lengths: Sequence[int], rounds: int = 5) ->
     most = model.context or max(lengths)
     if min(lengths) < 2 or max(lengths) > most:
         raise ValueError(f"lengths must lie between 2 and {most}, got {list(lengths)}")
-    steps: dict[str, Contestant] = {}
+    steps: dict[str, TimedCall] = {}
     for n in lengths:
         steps[f"cached {n}"] = _last_token(model, n)
         steps[f"whole {n}"] = _every_token(model, n)
@@ -50,7 +50,7 @@ def _text(model: LanguageModel, n: int) -> torch.Tensor:
     return torch.ones(1, n, dtype=torch.long, device=model.device)
 
 
-def _last_token(model: LanguageModel, n: int) -> Contestant:
+def _last_token(model: LanguageModel, n: int) -> TimedCall:
     cache, text = model.new_cache(1, n), _text(model, n)
     model.forward(text[:, 1:], cache, last_only=True)
 
@@ -63,7 +63,7 @@ def _last_token(model: LanguageModel, n: int) -> Contestant:
     return step
 
 
-def _every_token(model: LanguageModel, n: int) -> Contestant:
+def _every_token(model: LanguageModel, n: int) -> TimedCall:
     cache, text = model.new_cache(1, n), _text(model, n)
 
     @torch.inference_mode()

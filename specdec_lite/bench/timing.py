@@ -17,7 +17,7 @@ import torch
 
 from ..models import LanguageModel, prefill
 
-Contestant = Callable[[int, int], int]  # (case, round) -> tokens made
+TimedCall = Callable[[int, int], int]  # (case, round) -> tokens made
 TURN = 0.02  # seconds that something short is repeated for, to be timed well
 
 
@@ -63,7 +63,7 @@ class Timings:
 
 
 def interleave(
-    runners: Mapping[str, Contestant],
+    runners: Mapping[str, TimedCall],
     cases: int = 1,
     rounds: int = 5,
     warm_up: int = 1,
@@ -106,7 +106,7 @@ def interleave(
     return timings
 
 
-def repeated(call: Callable[[], object], made: int, wait: Callable[[], None]) -> tuple[Contestant, int]:
+def repeated(call: Callable[[], object], made: int, wait: Callable[[], None]) -> tuple[TimedCall, int]:
     """A turn that calls as often as fills `TURN`, and how often: so that starting and ending it count for nothing.
 
     `made` is what one call makes: rows, bytes.
@@ -169,7 +169,7 @@ def forward_seconds(
     return {role: {n: median(s[0] for s in timings.seconds[f"{role} {n}"]) for n in tokens[role]} for role in models}
 
 
-def _forward(model: LanguageModel, cache: object, n: int) -> Contestant:
+def _forward(model: LanguageModel, cache: object, n: int) -> TimedCall:
     block = torch.zeros(1, n, dtype=torch.long, device=model.device)
 
     @torch.inference_mode()

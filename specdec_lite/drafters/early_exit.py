@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..draft import Draft, Texts
+from ..draft import Draft, Texts, left_in_context
 from ..engines.engine import Layers, Span
 from ..kv_cache import KVCache
 from ..messages import shown
@@ -70,7 +70,7 @@ class EarlyExitSession:
         self.target, self.shared_cache, self.span = target, cache, span
 
     def max_draft_tokens(self, length: int) -> int:
-        return 10**9 if self.target.context is None else max(0, self.target.context - length)
+        return left_in_context(self.target.context, length)
 
     def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
         feed = send([text[-1:] for text in texts], self.target.device)  # [batch, 1]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..draft import Draft, Texts
+from ..draft import Draft, Texts, left_in_context
 from ..kv_cache import KVCache
 from ..messages import shown
 from ..models import LanguageModel, prefill, refresh_settings
@@ -61,7 +61,7 @@ class ModelDraftSession:
             self.cached = [len(text) - 1 for text in texts]
 
     def max_draft_tokens(self, length: int) -> int:
-        return 10**9 if self.model.context is None else max(0, self.model.context - length)
+        return left_in_context(self.model.context, length)
 
     def known(self, text: Sequence[int]) -> list[int]:
         """The text in tokens of the draft."""

@@ -105,9 +105,8 @@ class TreeDraftSession:
                 break
             self.fed, prefixes = tree.size(depth), tree.paths[tree.size(depth - 1) : tree.size(depth)]
             self.cache.branch(tree.parents[: self.fed])
-            logits = self.chain.fit(
-                self.model.forward(self.chain.known_ids(drawn), self.cache)
-            )  # [batch, level, vocab]
+            feed = self.chain.known_ids(drawn)  # [batch, level]
+            logits = self.chain.fit(self.model.forward(feed, self.cache))  # [batch, level, vocab]
         self.chain.cached = [len(text) for text in texts]
         return Draft(tokens, torch.cat(probs, 1), [len(tree)] * len(texts), tree.parents)
 

@@ -70,8 +70,13 @@ def shared_sdpa(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    plain = not any(options.get(name) is not None for name in NOT_OURS) and not options.get("dropout")
-    if attention_mask is None or attention_mask.shape[1] > 1 or query.shape[1] <= key.shape[1] or not plain:
+    if (
+        attention_mask is None
+        or attention_mask.shape[1] != 1
+        or query.shape[1] <= key.shape[1]
+        or any(options.get(name) is not None for name in NOT_OURS)
+        or options.get("dropout")
+    ):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     mask = for_groups(attention_mask, query.shape[1] // key.shape[1])
     return attend(query.transpose(1, 2), key, value, mask, options.get("scaling")), None

@@ -102,9 +102,8 @@ class GraphEngine(Engine):
 
     def run(self, whole: Pass, tokens: Tensor, cache: KVCache, last: bool, kind: Hashable) -> Tensor:
         prompt = tokens.shape[1] > (CATCH_UP if last else WIDEST)  # it comes but once
-        if (
-            self.trouble or prompt or cache.is_tree or not isinstance(cache, RecordedCache)
-        ):  # recorded masks are chains'
+        # what is recorded masks a chain
+        if self.trouble or prompt or cache.is_tree or not isinstance(cache, RecordedCache):
             return super().run(whole, tokens, cache, last, kind)
         return self._replay(whole, tokens, cache, last, kind)
 
