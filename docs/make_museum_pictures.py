@@ -24,7 +24,7 @@ def readings() -> tuple[alarms.Reading, ...]:
 def explorer() -> object:
     """The widget's picture with an exhibit whose effect is plain to see."""
     made = MuseumExplorer(readings(), alarms.wanted())
-    made.exhibit = "penalty remembers rejected tokens"
+    made.move(exhibit="penalty remembers rejected tokens")
     return made.figure()
 
 

@@ -181,11 +181,11 @@ def test_a_move_takes_less_than_a_tenth_of_a_second() -> None:
 
 
 def test_without_widgets_a_still_figure_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from specdec_lite.viz import roofline_explorer, widgets
+    from specdec_lite.viz import explorer as frame
 
-    monkeypatch.setattr(roofline_explorer, "live_possible", lambda: False)
+    monkeypatch.setattr(frame, "live_possible", lambda: False)
     explorer = RooflineExplorer()
     explorer.move(k=8)
     content = explorer._repr_mimebundle_()
-    assert content["text/plain"] == f"{explorer.text}\n{widgets.MISSING}"
+    assert content["text/plain"] == f"{explorer.text}\n{frame.MISSING}"
     assert "K = 8" in explorer.text

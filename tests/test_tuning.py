@@ -202,7 +202,7 @@ def test_the_map_refuses_what_no_slider_offers(wrong: dict[str, float]) -> None:
 
 
 def test_without_widgets_the_map_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specdec_lite.viz.speedup_map.live_possible", lambda: False)
+    monkeypatch.setattr("specdec_lite.viz.explorer.live_possible", lambda: False)
     shown = viz.SpeedupMap()._repr_mimebundle_()
     assert "application/vnd.plotly.v1+json" in shown
     assert "pip install" in shown["text/plain"]

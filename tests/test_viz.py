@@ -17,7 +17,8 @@ from specdec_lite import viz
 from specdec_lite.pocket import recorded
 from specdec_lite.pocket.recorded import FOLDER, Recorded, load_recorded
 from specdec_lite.training import record_traces
-from specdec_lite.viz import theme, widgets
+from specdec_lite.viz import explorer as frame
+from specdec_lite.viz import theme
 from specdec_lite.viz.figures import bundle, recorded_race_parts
 from specdec_lite.viz.timeline import race_parts
 from specdec_lite.viz.tokens import shown, tell
@@ -301,7 +302,7 @@ def test_every_k_has_the_same_frame(made: list[Recorded]) -> None:
 
 
 def same_data(explorer: viz.KExplorer) -> bool:
-    wanted = recorded_race_parts(explorer.recorded, explorer.k)
+    wanted = recorded_race_parts(explorer.recorded, explorer.state["k"])
     return all(
         list(getattr(old, name)) == list(new[name])
         for old, new in zip(explorer.plot.data, wanted["data"], strict=True)
@@ -313,15 +314,17 @@ def same_data(explorer: viz.KExplorer) -> bool:
 def test_a_slider_moves_figure_readout_and_text_together(made: list[Recorded]) -> None:
     explorer = viz.KExplorer(made, k=1)
     before = explorer.text, explorer.readout.value, explorer.words.value
-    explorer.slider.value = 5  # as a hand does
-    assert explorer.k == 5
+    explorer.controls["k"].value = 5  # as a hand does
+    assert explorer.state["k"] == 5
     assert same_data(explorer)
     assert explorer.text.startswith("K = 5, greedy")
     assert all(new != old for new, old in zip((explorer.text, explorer.readout.value), before, strict=False))
-    explorer.switch.value = 1.0
-    assert explorer.temperature == 1 and explorer.text.startswith("K = 5, temperature 1") and same_data(explorer)
-    explorer.k, explorer.temperature = 2, 0  # as code does
-    assert explorer.slider.value == 2 and explorer.switch.value == 0 and same_data(explorer)
+    explorer.controls["temperature"].value = 1.0
+    assert (
+        explorer.state["temperature"] == 1 and explorer.text.startswith("K = 5, temperature 1") and same_data(explorer)
+    )
+    explorer.move(k=2, temperature=0)  # as code does
+    assert [each.value for each in explorer.controls.values()] == [2, 0] and same_data(explorer)
     assert explorer.words.value == explorer.page() != before[2]
     assert explorer.text.split("\n")[0] in explorer.readout.value
 
@@ -329,9 +332,9 @@ def test_a_slider_moves_figure_readout_and_text_together(made: list[Recorded]) -
 def test_a_value_that_was_not_recorded_is_refused(made: list[Recorded]) -> None:
     explorer = viz.KExplorer(made, k=1)
     with pytest.raises(ValueError, match="k must be one of"):
-        explorer.k = 3
+        explorer.move(k=3)
     with pytest.raises(ValueError, match="temperature must be one of"):
-        explorer.temperature = 0.5
+        explorer.move(temperature=0.5)
     with pytest.raises(ValueError, match="k must be one of"):
         viz.KExplorer(made, k=9)
 
@@ -340,7 +343,7 @@ def test_a_move_takes_less_than_a_tenth_of_a_second() -> None:
     explorer, moves = viz.KExplorer(), []
     for k in (1, 8, 2, 7, 3, 6, 5):
         began = time.process_time()  # the machine may be busy with other tests
-        explorer.k = k
+        explorer.move(k=k)
         moves.append(time.process_time() - began)
     assert sorted(moves)[len(moves) // 2] < 0.1, moves
 
@@ -349,16 +352,16 @@ def test_the_widget_shows_its_readout_where_only_text_is_shown(made: list[Record
     explorer = viz.KExplorer(made, k=1)
     content = explorer._repr_mimebundle_()
     assert content["text/plain"] == explorer.text
-    assert content[widgets.WIDGET]["model_id"] == explorer.live.model_id
+    assert content[frame.WIDGET]["model_id"] == explorer.live.model_id
 
 
 def test_without_widgets_a_still_figure_and_one_line(made: list[Recorded], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(widgets, "live_possible", lambda: False)
+    monkeypatch.setattr(frame, "live_possible", lambda: False)
     explorer = viz.KExplorer(made, k=1)
-    explorer.k = 5
+    explorer.move(k=5)
     content = explorer._repr_mimebundle_()
     assert set(content) == {"application/vnd.plotly.v1+json", "text/plain"}
-    assert content["text/plain"] == f"{explorer.text}\n{widgets.MISSING}"
+    assert content["text/plain"] == f"{explorer.text}\n{frame.MISSING}"
     assert "K = 5" in explorer.text
 
 

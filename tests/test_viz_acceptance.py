@@ -97,7 +97,7 @@ def test_the_explorer_moves_figure_readout_and_text(explorer: AcceptanceExplorer
     assert explorer.text.startswith("Greedy, K = 2: accepted over judged")
     assert explorer.controls["k"].value == 2
     assert explorer.controls["temperature"].value == 0.0
-    assert "Greedy, K = 2" in explorer.line.value
+    assert "Greedy, K = 2" in explorer.readout.value
 
 
 def test_a_hand_on_a_slider_does_the_same_as_code(explorer: AcceptanceExplorer) -> None:
@@ -137,7 +137,7 @@ def test_what_is_not_there_is_refused_and_changes_nothing(explorer: AcceptanceEx
 
 
 def test_without_widgets_a_still_picture_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specdec_lite.viz.acceptance_explorer.live_possible", lambda: False)
+    monkeypatch.setattr("specdec_lite.viz.explorer.live_possible", lambda: False)
     made = AcceptanceExplorer(temperature=0.5, k=3)
     shown = made._repr_mimebundle_()
     assert "pip install" in shown["text/plain"]

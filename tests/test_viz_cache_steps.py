@@ -17,11 +17,11 @@ from specdec_lite import viz
 from specdec_lite.kv_cache import KVCache
 from specdec_lite.pocket.recorded import load_recorded
 from specdec_lite.teaching import toys as sentence
-from specdec_lite.viz import cache_stepper as module
+from specdec_lite.viz import explorer as module
 from specdec_lite.viz.cache_stepper import CacheStepper
 from specdec_lite.viz.cache_steps import LOOKS, OUT, PHASES, cache_parts, short, snapshots, step_sentence
+from specdec_lite.viz.explorer import MISSING, WIDGET
 from specdec_lite.viz.theme import INK
-from specdec_lite.viz.widgets import MISSING, WIDGET
 
 GREEDY = sd.Sampling(temperature=0)
 

@@ -10,9 +10,9 @@ import pytest
 from specdec_lite import viz
 from specdec_lite.teaching.museum import MUSEUM
 from specdec_lite.teaching.museum.alarms import Reading, wanted
-from specdec_lite.viz import museum_explorer as module
+from specdec_lite.viz import explorer as module
+from specdec_lite.viz.explorer import MISSING
 from specdec_lite.viz.museum import CLASSES, HIGHEST, effect_parts, effect_sentence, museum_parts, texts_of
-from specdec_lite.viz.widgets import MISSING
 
 WANTED = wanted()
 
@@ -88,14 +88,14 @@ def test_a_move_reaches_figure_readout_and_list_in_less_than_a_tenth_of_a_second
     explorer = viz.MuseumExplorer(made_up(), WANTED)
     before = list(explorer.plot.data[0].y), explorer.readout.value
     began = time.perf_counter()
-    explorer.exhibit = "resample from the target"
+    explorer.move(exhibit="resample from the target")
     assert time.perf_counter() - began < 0.1
-    assert explorer.choice.value == explorer.exhibit
+    assert explorer.controls["exhibit"].value == explorer.state["exhibit"]
     assert list(explorer.plot.data[0].y) != before[0]
     assert explorer.readout.value != before[1]
     assert "<b>resample from the target</b>: ✗ biased" in explorer.plot.layout.annotations[0].text
-    explorer.choice.value = "last draft token not fed"  # a hand
-    assert explorer.exhibit == "last draft token not fed"
+    explorer.controls["exhibit"].value = "last draft token not fed"  # a hand
+    assert explorer.state["exhibit"] == "last draft token not fed"
     assert "Rings: twin." in explorer.text
     assert explorer.plot.data[0].marker.pattern.shape == CLASSES["exact but slow"].pattern
 
@@ -103,14 +103,14 @@ def test_a_move_reaches_figure_readout_and_list_in_less_than_a_tenth_of_a_second
 def test_an_exhibit_that_only_dice_tell_shows_what_was_thrown() -> None:
     name = "one uniform for every position"
     explorer = viz.MuseumExplorer(made_up(), WANTED)
-    explorer.exhibit = name
+    explorer.move(exhibit=name)
     assert "(Drawn with its own dice.)" in explorer.text
     assert "is written 0.400 of the time" in explorer.text
 
 
 def test_what_is_not_there_is_refused_and_without_widgets_a_still_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="exhibit must be one of"):
-        viz.MuseumExplorer(made_up(), WANTED).exhibit = "the Mona Lisa"
+        viz.MuseumExplorer(made_up(), WANTED).move(exhibit="the Mona Lisa")
     monkeypatch.setattr(module, "live_possible", lambda: False)
     told = viz.MuseumExplorer(made_up(), WANTED)._repr_mimebundle_()
     assert "application/vnd.plotly.v1+json" in told

@@ -16,11 +16,11 @@ import specdec_lite as sd
 from specdec_lite import viz
 from specdec_lite.bench import text_growth as growth
 from specdec_lite.bench.text_growth import Growth, step_times
-from specdec_lite.viz import next_token_explorer as module
+from specdec_lite.viz import explorer as module
+from specdec_lite.viz.explorer import MISSING, WIDGET
 from specdec_lite.viz.growth import CONTEXTS
 from specdec_lite.viz.next_token import Draw, next_token_parts, next_token_sentence
 from specdec_lite.viz.next_token_explorer import TOP_KS, NextTokenExplorer
-from specdec_lite.viz.widgets import MISSING, WIDGET
 
 VOCAB = 40
 LOGITS = 2 * torch.randn(VOCAB, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

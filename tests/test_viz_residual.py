@@ -11,10 +11,10 @@ import torch
 
 from specdec_lite import viz
 from specdec_lite.theory.formulas import total_variation
-from specdec_lite.viz import residual as module
+from specdec_lite.viz import explorer as module
+from specdec_lite.viz.explorer import MISSING, WIDGET
 from specdec_lite.viz.overlap import overlap_parts, overlap_sentence
 from specdec_lite.viz.residual import DRAWS, OWN, SHAPES, ResidualExplorer
-from specdec_lite.viz.widgets import MISSING, WIDGET
 
 NAMES, TARGET, DRAFT = ("sun", "rain", "mist"), (6 / 12, 4 / 12, 2 / 12), (3 / 12, 3 / 12, 6 / 12)
 
@@ -166,7 +166,7 @@ def test_temperature_zero_overlaps_wholly_or_not_at_all() -> None:
         (dict(shape="round"), "shape must be one of"),
         (dict(draws=7), "draws must be one of"),
         (dict(rule="none"), "rule must be one of"),
-        (dict(top_k=0), "top_k from 1"),
+        (dict(top_k=0), "top_k must be one of 1 to 5"),
         (dict(target=(1.0,)), "5 scores"),
         (dict(temperature=-1.0), "temperature must be 0"),
         (dict(heat=1.0), "no control"),

@@ -8,6 +8,7 @@ from .cache_steps import cache_steps, snapshots
 from .curves import curves, overlap_curve, watch
 from .figures import k_sentence, k_sweep, recorded_race, show
 from .growth import cache_growth, step_growth
+from .k_explorer import KExplorer
 from .museum import effect, museum_map, museum_sentence, spelled
 from .museum_explorer import MuseumExplorer
 from .next_token import next_token
@@ -22,7 +23,6 @@ from .speedup_map import SpeedupMap
 from .theme import KINDS
 from .timeline import race
 from .tokens import chances_html, counts, tokens_html, tokens_table
-from .widgets import KExplorer
 
 __all__ = [
     "KINDS",

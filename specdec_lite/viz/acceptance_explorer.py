@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ..pocket.places import Places, load_places
 from ..theory.acceptance_counts import Verdicts, expected
 from .acceptance import metrics_parts, verdicts_parts
-from .figures import bundle
-from .theme import INK, PAPER, SANS, template
+from .explorer import Explorer
+from .theme import template
 from .tokens import chances_html
-from .widgets import MISSING, WIDGET, WIDTH, live_possible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 KS = range(1, 9)
-MOVING = ("x", "y", "base", "text", "hovertext")
 
 
-class AcceptanceExplorer:
+class AcceptanceExplorer(Explorer):
     """Two sliders over the pocket pair's recorded agreement: bars by position, metrics by K, the text itself.
 
     What a hand can move, code can too: `explorer.move(temperature=0.5, k=8, text=3)`. `explorer.text` is
@@ -37,37 +34,20 @@ class AcceptanceExplorer:
         self.places = dict(places or load_places())
         self.by_k = cache(self._by_k)
         self.most = max(self.by_k(each)[KS[-1]].tokens_per_round for each in self.places)
-        self.state: dict[str, Any] = dict(temperature=temperature, k=k, text=1)
-        self.live: Any = None
-        self.move()
-        self.live = self._build() if live_possible() else None
+        self.state = dict(temperature=temperature, k=k, text=1)
+        self.open()
 
     def _by_k(self, temperature: float) -> dict[int, Verdicts]:
         chances = [each.chance for each in self.places[temperature].texts]
         return {k: expected(chances, k) for k in KS}
 
-    def move(self, **changes: Any) -> None:
-        """Set any of temperature, k, text (which of the recorded ones is shown, from 1).
+    def choices(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        shown = self.places.get(state["temperature"])
+        return dict(temperature=list(self.places), k=KS, text=range(1, len(shown.texts) + 1 if shown else 1))
 
-        Raises:
-            ValueError: a name or a value that is not there.
-        """
-        if unknown := changes.keys() - self.state.keys():
-            raise ValueError(f"there is no control {sorted(unknown)}; there are {sorted(self.state)}")
-        state = self.state | changes
-        if state["temperature"] not in self.places:
-            raise ValueError(f"temperature must be one of {list(self.places)}, got {state['temperature']!r}")
-        if state["k"] not in KS:
-            raise ValueError(f"k must be one of {list(KS)}, got {state['k']!r}")
-        if not 1 <= state["text"] <= len(self.here(state).texts):
-            raise ValueError(f"text must be from 1 to {len(self.here(state).texts)}, got {state['text']!r}")
-        self.state = state
-        if self.live is not None:
-            self._show()
-
-    def here(self, state: Mapping[str, Any] | None = None) -> Places:
+    def here(self) -> Places:
         """The texts at the temperature that is set."""
-        return self.places[(state or self.state)["temperature"]]
+        return self.places[self.state["temperature"]]
 
     @property
     def verdicts(self) -> Verdicts:
@@ -130,52 +110,13 @@ class AcceptanceExplorer:
         pieces = [places.decode([token]) for token in text.tokens]
         return chances_html(pieces, text.chance, places.decode(text.prompt))
 
-    def _build(self) -> Any:
-        import ipywidgets as w
-        import plotly.graph_objects as go
-
-        wide, line = dict(description_width="86px"), w.Layout(width="330px")
+    def make_controls(self, w: Any) -> dict[str, Any]:
+        look = dict(style=dict(description_width="86px"), layout=w.Layout(width="330px"))
         degrees = [(f"{each:g}" if each else "0, greedy", each) for each in self.places]
-        texts = len(self.here().texts)
-        self.controls = dict(
-            temperature=w.SelectionSlider(options=degrees, description="temperature", style=wide, layout=line),
-            k=w.IntSlider(self.state["k"], KS[0], KS[-1], description="K", style=wide, layout=line),
-            text=w.BoundedIntText(1, min=1, max=texts, description=f"text 1 to {texts}", style=wide),
+        texts, narrow = len(self.here().texts), look | dict(layout=w.Layout(width="160px"))
+        now = self.state
+        return dict(
+            temperature=w.SelectionSlider(options=degrees, value=now["temperature"], description="temperature", **look),
+            k=w.IntSlider(now["k"], KS[0], KS[-1], description="K", **look),
+            text=w.BoundedIntText(1, min=1, max=texts, description=f"text 1 to {texts}", **narrow),
         )
-        self.controls["text"].layout.width = "160px"
-        self.controls["temperature"].value = self.state["temperature"]
-        self.busy = False
-        for name, control in self.controls.items():
-            control.observe(lambda change, name=name: self._moved(**{name: change["new"]}), "value")
-        self.line, self.words = w.HTML(self._line()), w.HTML(self.page())
-        self.plot = go.FigureWidget(self.figure().update_layout(width=WIDTH))
-        return w.VBox([w.HBox(list(self.controls.values())), self.line, self.plot, self.words])
-
-    def _moved(self, **changes: Any) -> None:
-        """A hand moved a control (or `_show` did, and then nothing is left to do)."""
-        if not self.busy:
-            self.move(**changes)
-
-    def _show(self) -> None:
-        """Controls, readout, figure and text take over the state."""
-        self.busy = True
-        try:
-            for name, control in self.controls.items():
-                control.value = self.state[name]
-        finally:
-            self.busy = False
-        self.line.value, self.words.value = self._line(), self.page()
-        with self.plot.batch_update():
-            for old, new in zip(self.plot.data, self.parts()["data"], strict=True):
-                old.update({name: new[name] for name in MOVING if name in new})
-
-    def _line(self) -> str:
-        style = f"font:14px/1.5 {SANS};color:{INK};background:{PAPER};padding:4px 8px;max-width:{WIDTH}px"
-        lines = escape(self.text).replace("\n", "<br>")
-        return f'<div class="specdec-readout" role="status" style="{style}">{lines}</div>'
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        if self.live is None:
-            return bundle(self.figure()) | {"text/plain": f"{self.text}\n{MISSING}"}
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.live.model_id}
-        return {WIDGET: view, "text/plain": self.text}

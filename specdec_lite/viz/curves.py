@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from .explorer import WIDTH, live_possible
 from .theme import BLUE, GREEN, GREY, PAPER, PURPLE, VERMILLION, template, uid
-from .widgets import WIDTH, live_possible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

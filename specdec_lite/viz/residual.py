@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +14,8 @@ from ..acceptance import residual as residual_of
 from ..randomness import inverse_cdf
 from ..sampling.distributions import Sampling, probabilities
 from ..theory.statistics import histogram_variation, variation_of_noise
-from .figures import bundle
+from .explorer import Explorer
 from .overlap import overlap_parts, overlap_picture
-from .theme import INK, PAPER, SANS
-from .widgets import MISSING, WIDGET, WIDTH, live_possible
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -34,10 +31,9 @@ SHAPES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # scores of 
 DRAWS = (0, 10, 30, 100, 300, 1000, 3000, 10_000)
 RULES = {"residual": "from the residual", "target": "from the target (famous bug)"}
 OWN = "as the sliders say"
-MOVING = ("y", "base", "text", "hovertext", "x")
 
 
-class ResidualExplorer:
+class ResidualExplorer(Explorer):
     """Sliders for every score of target and draft, temperature, top-k, and the number of draws.
 
     What a hand can move, code can too: `explorer.move(temperature=0.5, draws=1000, rule="target")`.
@@ -49,47 +45,43 @@ class ResidualExplorer:
     """
 
     def __init__(self, shape: str = "a fair imitation", seed: int = 0) -> None:
-        self.state: dict[str, Any] = dict(temperature=1.0, top_k=len(NAMES), draws=0, rule="residual")
-        self.live: Any = None
         self.uniforms = torch.rand(3, DRAWS[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        self.move(shape=shape)
-        self.live = self._build(shape) if live_possible() else None
+        self.state = dict(temperature=1.0, top_k=len(NAMES), draws=0, rule="residual", **scores_of(shape))
+        self.open()
 
     def move(self, **changes: Any) -> None:
-        """Set any of shape, target, draft (scores), temperature, top_k, draws, rule.
+        """Set any of shape, or target and draft (scores), temperature, top_k, draws, rule.
 
         Raises:
             ValueError: a name or a value that is not there.
         """
         if shape := changes.pop("shape", None):
-            if shape not in SHAPES:
-                raise ValueError(f"shape must be one of {list(SHAPES)}, got {shape!r}")
-            changes = dict(zip(("target", "draft"), SHAPES[shape], strict=True)) | changes
-        if unknown := changes.keys() - {*self.state, "target", "draft"}:
-            raise ValueError(f"there is no control {sorted(unknown)}; there are {sorted(self.state)}, shape")
-        state = self.state | changes
-        if state["draws"] not in DRAWS:
-            raise ValueError(f"draws must be one of {DRAWS}, got {state['draws']}")
-        if state["rule"] not in RULES:
-            raise ValueError(f"rule must be one of {list(RULES)}, got {state['rule']!r}")
-        if not len(state["target"]) == len(state["draft"]) == len(NAMES) or not 1 <= state["top_k"] <= len(NAMES):
-            raise ValueError(f"needs {len(NAMES)} scores for target and draft, and top_k from 1 to {len(NAMES)}")
-        sampling = Sampling(state["temperature"], state["top_k"])
-        self.state, self.sampling = state, sampling
-        if self.live is not None:
-            self._show()
+            changes = scores_of(shape) | changes
+        super().move(**changes)
+
+    def choices(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(draws=DRAWS, rule=list(RULES), top_k=range(1, len(NAMES) + 1))
+
+    def check(self, state: dict[str, Any]) -> None:
+        super().check(state)
+        if not len(state["target"]) == len(state["draft"]) == len(NAMES):
+            raise ValueError(f"needs {len(NAMES)} scores for target and draft")
+        self.sampling(state)  # refuses a temperature that cannot be
+
+    def sampling(self, state: Mapping[str, Any]) -> Sampling:
+        return Sampling(state["temperature"], state["top_k"])
 
     # Numbers
 
     @property
     def p_target(self) -> Tensor:
         """After temperature and top-k. [vocab]"""
-        return probabilities(torch.tensor(self.state["target"]), self.sampling)
+        return probabilities(torch.tensor(self.state["target"]), self.sampling(self.state))
 
     @property
     def p_draft(self) -> Tensor:
         """After temperature and top-k. [vocab]"""
-        return probabilities(torch.tensor(self.state["draft"]), self.sampling)
+        return probabilities(torch.tensor(self.state["draft"]), self.sampling(self.state))
 
     @property
     def overlap(self) -> float:
@@ -137,91 +129,56 @@ class ResidualExplorer:
         """The picture as it stands now, without controls."""
         return overlap_picture(*self._distributions())
 
-    def _build(self, shape: str) -> Any:
-        import ipywidgets as w
-        import plotly.graph_objects as go
+    def parts(self) -> dict[str, Any]:
+        return overlap_parts(*self._distributions())
 
-        def scores(which: str, title: str) -> Any:
-            sliders = [
-                w.FloatSlider(
-                    score, min=-3, max=3, step=0.25, description=name, orientation="vertical", readout=False,
-                    layout=w.Layout(height="130px", width="46px"),
-                )
-                for name, score in zip(NAMES, self.state[which], strict=True)
-            ]  # fmt: skip
-            for slider in sliders:
-                slider.observe(lambda _: self._moved(**{which: tuple(each.value for each in sliders)}), "value")
-            self.scores[which] = sliders
-            return w.VBox([w.HTML(f"<b>{title}</b>"), w.HBox(sliders)], layout=w.Layout(width="246px"))
-
-        self.scores: dict[str, list[Any]] = {}
-        wide, line = dict(description_width="86px"), w.Layout(width="300px")
-        self.shape = w.Dropdown(options=[*SHAPES, OWN], value=shape, description="shape", style=wide, layout=line)
-        self.controls = dict(
-            temperature=w.FloatSlider(
-                1.0, min=0.0, max=2.0, step=0.1, description="temperature", style=wide, layout=line
-            ),
-            top_k=w.IntSlider(len(NAMES), 1, len(NAMES), description="top-k", style=wide, layout=line),
-            draws=w.SelectionSlider(options=DRAWS, value=0, description="draws", style=wide, layout=line),
-            rule=w.Dropdown(
-                options=[(words, rule) for rule, words in RULES.items()], value="residual",
-                description="replace", style=wide, layout=line,
-            ),
-        )  # fmt: skip
-        self.busy = False
-        self.shape.observe(lambda change: change["new"] == OWN or self._moved(shape=change["new"]), "value")
+    def make_controls(self, w: Any) -> dict[str, Any]:
+        look = dict(style=dict(description_width="86px"), layout=w.Layout(width="300px"))
+        rules = [(words, rule) for rule, words in RULES.items()]
+        self.shape = w.Dropdown(options=[*SHAPES, OWN], value=self._shape(), description="shape", **look)
+        self.shape.observe(lambda change: change["new"] == OWN or self.moved(shape=change["new"]), "value")
         self.play = w.Play(value=0, min=0, max=len(DRAWS) - 1, interval=700, tooltip="draw more and more")
-        self.play.observe(lambda change: self._moved(draws=DRAWS[change["new"]]), "value")
-        for name, control in self.controls.items():
-            control.observe(lambda change, name=name: self._moved(**{name: change["new"]}), "value")
-        self.readout = w.HTML(self._readout())
-        self.plot = go.FigureWidget(self.figure().update_layout(width=WIDTH))
-        left = [scores("target", "the target's scores"), scores("draft", "the draft's scores")]
-        return w.VBox(
-            [w.HBox([*left, w.VBox([self.shape, *self.controls.values(), self.play])]), self.readout, self.plot]
+        self.play.observe(lambda change: self.moved(draws=DRAWS[change["new"]]), "value")
+        self.scores = {which: self._scores(w, which) for which in ("target", "draft")}
+        return dict(
+            temperature=w.FloatSlider(1.0, min=0.0, max=2.0, step=0.1, description="temperature", **look),
+            top_k=w.IntSlider(len(NAMES), 1, len(NAMES), description="top-k", **look),
+            draws=w.SelectionSlider(options=DRAWS, value=0, description="draws", **look),
+            rule=w.Dropdown(options=rules, value="residual", description="replace", **look),
         )
 
-    def _moved(self, **changes: Any) -> None:
-        """A hand moved a control (or `_show` did, and then nothing is left to do)."""
-        if not self.busy:
-            self.move(**changes)
+    def _scores(self, w: Any, which: str) -> list[Any]:
+        """A slider for the score of each token."""
+        tall = dict(orientation="vertical", readout=False, layout=w.Layout(height="130px", width="46px"))
+        sliders = [
+            w.FloatSlider(score, min=-3, max=3, step=0.25, description=name, **tall)
+            for name, score in zip(NAMES, self.state[which], strict=True)
+        ]
+        for slider in sliders:
+            slider.observe(lambda _: self.moved(**{which: tuple(each.value for each in sliders)}), "value")
+        return sliders
 
-    def _show(self) -> None:
-        """Controls, readout and figure take over the state."""
-        self.busy = True
-        try:
-            for name, control in self.controls.items():
-                control.value = self.state[name]
-            for which, sliders in self.scores.items():
-                for slider, score in zip(sliders, self.state[which], strict=True):
-                    slider.value = score
-            now = self.state["target"], self.state["draft"]
-            self.shape.value = next((name for name, scores in SHAPES.items() if scores == now), OWN)
-            self.play.value = DRAWS.index(self.state["draws"])
-        finally:
-            self.busy = False
-        self.readout.value = self._readout()
-        redraw(self.plot, overlap_parts(*self._distributions()))
+    def arrange(self, w: Any) -> list[Any]:
+        left = [
+            w.VBox([w.HTML(f"<b>the {which}'s scores</b>"), w.HBox(sliders)], layout=w.Layout(width="246px"))
+            for which, sliders in self.scores.items()
+        ]
+        return [w.HBox([*left, w.VBox([self.shape, *self.controls.values(), self.play])])]
 
-    def _readout(self) -> str:
-        style = f"font:14px/1.5 {SANS};color:{INK};background:{PAPER};padding:4px 8px;max-width:{WIDTH}px"
-        lines = escape(self.text).replace("\n", "<br>")
-        return f'<div class="specdec-readout" role="status" style="{style}">{lines}</div>'
+    def _shape(self) -> str:
+        now = self.state["target"], self.state["draft"]
+        return next((name for name, scores in SHAPES.items() if scores == now), OWN)
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        if self.live is None:
-            return bundle(self.figure()) | {"text/plain": f"{self.text}\n{MISSING}"}
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.live.model_id}
-        return {WIDGET: view, "text/plain": self.text}
+    def show(self) -> None:
+        super().show()
+        for which, sliders in self.scores.items():
+            for slider, score in zip(sliders, self.state[which], strict=True):
+                slider.value = score
+        self.shape.value, self.play.value = self._shape(), DRAWS.index(self.state["draws"])
 
 
-def redraw(plot: go.FigureWidget, parts: dict[str, Any]) -> None:
-    """Give a live figure the data and the labels of another one of the same make."""
-    layout: dict[str, Any] = parts["layout"]
-    with plot.batch_update():
-        for old, new in zip(plot.data, parts["data"], strict=True):
-            old.update({name: new[name] for name in MOVING if name in new})
-        heads: Sequence[Any] = layout["annotations"]
-        for old, new in zip(plot.layout.annotations, heads, strict=True):
-            old.text = new["text"]
-        plot.layout.yaxis.range, plot.layout.yaxis2.range = layout["yaxis"]["range"], layout["yaxis2"]["range"]
+def scores_of(shape: str) -> dict[str, tuple[float, ...]]:
+    """The scores of one of `SHAPES`."""
+    if shape not in SHAPES:
+        raise ValueError(f"shape must be one of {list(SHAPES)}, got {shape!r}")
+    return dict(zip(("target", "draft"), SHAPES[shape], strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Mapping
 from math import log10
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,8 @@ from ..bench.blueprints import LLAMAS
 from ..bench.devices import DEVICES
 from ..bench.headroom import MOST, batched, cost, free_k, held
 from ..bench.roofline_model import Ceiling, Shape, Work
-from .figures import bundle
-from .theme import BLUE, GREEN, GREY, INK, PAPER, SANS, VERMILLION, template, uid
-from .widgets import MISSING, WIDGET, WIDTH, live_possible
+from .explorer import Explorer
+from .theme import BLUE, GREEN, GREY, INK, PAPER, VERMILLION, template, uid
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -26,7 +25,7 @@ SPAN = (0.1, 30_000.0)  # operations a byte that are shown
 HERE = "this machine, measured"
 
 
-class RooflineExplorer:
+class RooflineExplorer(Explorer):
     """Controls for what a pass is, and for what it runs on.
 
     What a hand can move, code can too: `explorer.move(batch=64, k=8, device="A100 80GB SXM")`.
@@ -42,29 +41,10 @@ class RooflineExplorer:
         self.here, self.extra = here, models or {}
         self.devices = [*DEVICES, *([HERE] if here else [])]
         self.models = [*self.extra, *LLAMAS]
-        self.state: dict[str, Any] = dict(
-            device="H100 SXM", model="Llama 8B", precision="bfloat16", batch=1, context=1024, k=4
-        )
-        self.live: Any = None
-        self.live = self._build() if live_possible() else None
+        self.state = dict(device="H100 SXM", model="Llama 8B", precision="bfloat16", batch=1, context=1024, k=4)
+        self.open()
 
-    def move(self, **changes: Any) -> None:
-        """Set any of device, model, precision, batch, context, k.
-
-        Raises:
-            ValueError: a name or a value that is not there.
-        """
-        if unknown := changes.keys() - self.state.keys():
-            raise ValueError(f"there is no control {sorted(unknown)}; there are {list(self.state)}")
-        choices = self._choices()
-        for name, value in changes.items():
-            if value not in choices[name]:
-                raise ValueError(f"{name} must be one of {list(choices[name])}, got {value!r}")
-        self.state = self.state | changes
-        if self.live is not None:
-            self._show()
-
-    def _choices(self) -> dict[str, Any]:
+    def choices(self, state: Mapping[str, Any]) -> dict[str, Any]:
         return dict(
             device=self.devices, model=self.models, precision=list(PRECISIONS), batch=BATCHES, context=CONTEXTS,
             k=range(MOST_K + 1),
@@ -196,45 +176,26 @@ class RooflineExplorer:
         )  # fmt: skip
         return figure
 
-    def _build(self) -> Any:
-        import ipywidgets as w
-        import plotly.graph_objects as go
-
-        wide, line = dict(description_width="76px"), w.Layout(width="400px")
-        common = dict(style=wide, layout=line)
-        choices = self._choices()
-        self.controls = {
-            name: w.Dropdown(options=choices[name], value=self.state[name], description=name, **common)
+    def make_controls(self, w: Any) -> dict[str, Any]:
+        look = dict(style=dict(description_width="76px"), layout=w.Layout(width="400px"))
+        now, choices = self.state, self.choices(self.state)
+        lists = {
+            name: w.Dropdown(options=choices[name], value=now[name], description=name, **look)
             for name in ("device", "model", "precision")
         }
-        for name in ("batch", "context"):
-            options = [(f"{value:,}", value) for value in choices[name]]
-            self.controls[name] = w.SelectionSlider(
-                options=options, value=self.state[name], description=name, **common
-            )  # fmt: skip
-        self.controls["k"] = w.IntSlider(self.state["k"], 0, MOST_K, description="K", **common)
-        self.busy = False
-        for name, control in self.controls.items():
-            control.observe(lambda change, name=name: self._moved(**{name: change["new"]}), "value")
-        self.readout = w.HTML(self._readout())
-        self.plot = go.FigureWidget(self.figure().update_layout(width=WIDTH))
+        sliders = {
+            name: w.SelectionSlider(
+                options=[(f"{value:,}", value) for value in choices[name]], value=now[name], description=name, **look
+            )
+            for name in ("batch", "context")
+        }
+        return lists | sliders | dict(k=w.IntSlider(now["k"], 0, MOST_K, description="K", **look))
+
+    def arrange(self, w: Any) -> list[Any]:
         every = list(self.controls.values())
-        return w.VBox([w.HBox([w.VBox(every[:3]), w.VBox(every[3:])]), self.readout, self.plot])
+        return [w.HBox([w.VBox(every[:3]), w.VBox(every[3:])])]
 
-    def _moved(self, **changes: Any) -> None:
-        """A hand moved a control (or `_show` did, and then nothing is left to do)."""
-        if not self.busy:
-            self.move(**changes)
-
-    def _show(self) -> None:
-        """Controls, readout and figure take over the state."""
-        self.busy = True
-        try:
-            for name, control in self.controls.items():
-                control.value = self.state[name]
-        finally:
-            self.busy = False
-        self.readout.value = self._readout()
+    def redraw(self) -> None:
         parts = self.parts()
         with self.plot.batch_update():
             for trace, x, y in zip(self.plot.data, parts["x"], parts["y"], strict=True):
@@ -242,17 +203,6 @@ class RooflineExplorer:
             labels = self.plot.layout.annotations[-2:]  # the first two are the titles
             for label, text, at in zip(labels, parts["labels"], parts["at"], strict=True):
                 label.update(text=text, **at)
-
-    def _readout(self) -> str:
-        style = f"font:14px/1.5 {SANS};color:{INK};background:{PAPER};padding:4px 8px;max-width:{WIDTH}px"
-        lines = escape(self.text).replace("\n", "<br>")
-        return f'<div class="specdec-readout" role="status" style="{style}">{lines}</div>'
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        if self.live is None:
-            return bundle(self.figure()) | {"text/plain": f"{self.text}\n{MISSING}"}
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.live.model_id}
-        return {WIDGET: view, "text/plain": self.text}
 
 
 def _traces() -> list[dict[str, Any]]:

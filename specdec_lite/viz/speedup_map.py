@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..theory.formulas import best_k, break_even, expected_tokens, speedup
-from .figures import bundle
-from .theme import BLUE, GREY, INK, ORANGE, PAPER, PURPLE, SANS, VERMILLION, template, uid
-from .widgets import MISSING, WIDGET, WIDTH, live_possible
+from .explorer import Explorer
+from .theme import BLUE, GREY, INK, ORANGE, PAPER, PURPLE, VERMILLION, template, uid
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -34,7 +32,7 @@ def best_gains(verify_cost: float, overhead: float = 0.0) -> np.ndarray:
     return np.max([gains(k, verify_cost, overhead) for k in KS], 0)
 
 
-class SpeedupMap:
+class SpeedupMap(Explorer):
     """Sliders for acceptance, draft cost, verify cost per row and K; your own pair stays as a diamond.
 
     What a hand can move, code can too: `explorer.move(acceptance=0.9, k=8)`. `explorer.text` is the readout.
@@ -54,25 +52,16 @@ class SpeedupMap:
         overhead: float = 0.0,
         own: tuple[float, float, str] | None = None,
     ) -> None:
-        self.overhead, self.own, self.live = overhead, own, None
-        self.state: dict[str, Any] = dict(best_everywhere=False)
-        self.move(acceptance=acceptance, draft_cost=draft_cost, verify_cost=verify_cost, k=k)
-        self.live = self._build() if live_possible() else None
+        self.overhead, self.own = overhead, own
+        self.state = dict(
+            acceptance=acceptance, draft_cost=draft_cost, verify_cost=verify_cost, k=k, best_everywhere=False
+        )
+        self.open()
 
-    def move(self, **changes: Any) -> None:
-        """Set any of acceptance, draft_cost, verify_cost, k, best_everywhere.
-
-        Raises:
-            ValueError: a name that is not there, or a value outside its slider.
-        """
-        if unknown := changes.keys() - {*LIMITS, "best_everywhere"}:
-            raise ValueError(f"there is no control {sorted(unknown)}; there are {[*LIMITS, 'best_everywhere']}")
-        for name, value in changes.items():
-            if name in LIMITS and not LIMITS[name][0] <= value <= LIMITS[name][1]:
-                raise ValueError(f"{name} must lie between {LIMITS[name][0]} and {LIMITS[name][1]}, got {value}")
-        self.state = self.state | changes
-        if self.live is not None:
-            self._show()
+    def check(self, state: dict[str, Any]) -> None:
+        for name, (low, high) in LIMITS.items():
+            if not low <= state[name] <= high:
+                raise ValueError(f"{name} must lie between {low} and {high}, got {state[name]}")
 
     # Numbers
 
@@ -184,48 +173,27 @@ class SpeedupMap:
         figure.update_annotations(font_size=13)
         return figure.update_layout(legend=dict(y=-0.24, entrywidth=140))
 
-    def _build(self) -> Any:
-        import ipywidgets as w
-        import plotly.graph_objects as go
-
-        wide, line = dict(description_width="150px"), w.Layout(width="400px")
+    def make_controls(self, w: Any) -> dict[str, Any]:
+        look = dict(style=dict(description_width="150px"), layout=w.Layout(width="400px"))
 
         def slider(name: str, words: str, step: float) -> Any:
             low, high = LIMITS[name]
             kind = w.IntSlider if name == "k" else w.FloatSlider
-            return kind(self.state[name], min=low, max=high, step=step, description=words, style=wide, layout=line)
+            return kind(self.state[name], min=low, max=high, step=step, description=words, **look)
 
-        self.controls = dict(
+        return dict(
             acceptance=slider("acceptance", "acceptance", 0.01),
             draft_cost=slider("draft_cost", "draft cost", 0.01),
             verify_cost=slider("verify_cost", "verify cost per row", 0.01),
             k=slider("k", "K", 1),
-            best_everywhere=w.Checkbox(
-                self.state["best_everywhere"], description="map: the best K of each place", indent=False
-            ),
+            best_everywhere=w.Checkbox(False, description="map: the best K of each place", indent=False),
         )
-        self.busy = False
-        for name, control in self.controls.items():
-            control.observe(lambda change, name=name: self._moved(**{name: change["new"]}), "value")
-        self.readout = w.HTML(self._readout())
-        self.plot = go.FigureWidget(self.figure().update_layout(width=WIDTH))
+
+    def arrange(self, w: Any) -> list[Any]:
         rows = list(self.controls.values())
-        return w.VBox([w.HBox([w.VBox(rows[:2]), w.VBox(rows[2:4])]), rows[4], self.readout, self.plot])
+        return [w.HBox([w.VBox(rows[:2]), w.VBox(rows[2:4])]), rows[4]]
 
-    def _moved(self, **changes: Any) -> None:
-        """A hand moved a control (or `_show` did, and then nothing is left to do)."""
-        if not self.busy:
-            self.move(**changes)
-
-    def _show(self) -> None:
-        """Controls, readout and figure take over the state."""
-        self.busy = True
-        try:
-            for name, control in self.controls.items():
-                control.value = self.state[name]
-        finally:
-            self.busy = False
-        self.readout.value = self._readout()
+    def redraw(self) -> None:
         parts = self.parts()
         surface, even, _, dot, curve, at, best, _ = self.plot.data
         with self.plot.batch_update():
@@ -234,17 +202,6 @@ class SpeedupMap:
                 trace.x, trace.y = parts[name]
             self.plot.layout.annotations[0].text = parts["titles"][0]
             self.plot.layout.yaxis2.range = [0, parts["top"]]
-
-    def _readout(self) -> str:
-        style = f"font:14px/1.5 {SANS};color:{INK};background:{PAPER};padding:4px 8px;max-width:{WIDTH}px"
-        lines = escape(self.text).replace("\n", "<br>")
-        return f'<div class="specdec-readout" role="status" style="{style}">{lines}</div>'
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        if self.live is None:
-            return bundle(self.figure()) | {"text/plain": f"{self.text}\n{MISSING}"}
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.live.model_id}
-        return {WIDGET: view, "text/plain": self.text}
 
 
 def _mark(
