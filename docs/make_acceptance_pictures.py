@@ -17,8 +17,7 @@ from make_proof_pictures import PIXELS, with_palette
 
 from specdec_lite import Sampling, load_pair, viz
 from specdec_lite.acceptance import overlap
-from specdec_lite.pocket.places import load_places
-from specdec_lite.pocket.recorded import load_recorded
+from specdec_lite.pocket.recorded import load_places, load_recorded
 from specdec_lite.sampling.distributions import probabilities
 from specdec_lite.theory.acceptance_counts import expected
 from specdec_lite.training.record_places import logits_along

@@ -19,7 +19,7 @@ from make_pictures import chromium, plot
 from make_proof_pictures import PIXELS, with_palette
 
 import specdec_lite as sd
-from specdec_lite.bench.text_growth import step_times
+from specdec_lite.bench.growth import step_times
 from specdec_lite.viz import NextTokenExplorer, cache_growth, step_growth
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from make_proof_pictures import PIXELS, with_palette
 
 import specdec_lite as sd
 from specdec_lite import viz
-from specdec_lite.bench.blueprints import LLAMAS
+from specdec_lite.bench.data_sheets import LLAMAS
 from specdec_lite.bench.models_under_test import Subject, wide_llama
 from specdec_lite.bench.passes import Passes, time_passes
 from specdec_lite.bench.roofline import panel

@@ -11,9 +11,8 @@ import tiny
 from fake_clock import Clock
 
 import specdec_lite as sd
-from specdec_lite.bench import batch_trial
-from specdec_lite.bench.batch_trial import Batch, BatchSettings, contest, predict, speed_up, written
-from specdec_lite.bench.batches import ends, ends_at, where
+from specdec_lite.bench import batches
+from specdec_lite.bench.batches import Batch, BatchSettings, contest, ends, ends_at, predict, speed_up, where, written
 from specdec_lite.bench.timing import Timings
 from specdec_lite.cli import main
 from specdec_lite.theory.cost_model import Costs
@@ -85,13 +84,13 @@ def test_predicting_and_measuring_work_on_the_same_rows(pair: sd.Pair) -> None:
 
 
 def test_a_batch_is_timed_warm_and_in_turn(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch, batch_trial)
+    clock = Clock(monkeypatch, batches)
 
     def planted_run(target: object, drafter: object, prompts: list, *, k: int, **how: object) -> SimpleNamespace:
         clock.work(k, 2.0 if k == 0 else 1.0)
         return SimpleNamespace(new_tokens=8)
 
-    monkeypatch.setattr(batch_trial, "timed_run", planted_run)
+    monkeypatch.setattr(batches, "timed_run", planted_run)
     timings = contest(pair, [[1], [2]], BatchSettings(ks=(1, 2), repeats=1))
     assert timings.seconds == {"naive": [[2.0]], "speculative K=1": [[1.0]], "speculative K=2": [[1.0]]}
     contest(pair, [[1], [2]], BatchSettings(ks=(1, 2), repeats=3))
@@ -101,9 +100,9 @@ def test_a_batch_is_timed_warm_and_in_turn(pair: sd.Pair, monkeypatch: pytest.Mo
 def test_a_batch_is_predicted_from_the_middle_of_warm_turns(pair: sd.Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     for name in ("timed_run", "time_phases", "time_opening"):
-        monkeypatch.setattr(batch_trial, name, lambda *given, name=name, **how: clock.work(name))
-    monkeypatch.setattr(batch_trial, "as_costs", lambda alone, timed, opening: alone + sum(timed) + opening)
-    monkeypatch.setattr(batch_trial, "speed_up", lambda chances, k, costs: k * costs)
+        monkeypatch.setattr(batches, name, lambda *given, name=name, **how: clock.work(name))
+    monkeypatch.setattr(batches, "as_costs", lambda alone, timed, opening: alone + sum(timed) + opening)
+    monkeypatch.setattr(batches, "speed_up", lambda chances, k, costs: k * costs)
     for repeats, clock.slow in ((1, {0}), (3, {0, 2})):
         clock.counts.clear()
         assert predict(pair, [[1] * 9], [], 1, BatchSettings(ks=(1, 2), repeats=repeats)) == {1: 3.0, 2: 6.0}

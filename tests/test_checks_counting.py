@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from specdec_lite.bench.blueprints import LLAMAS
-from specdec_lite.bench.devices import DEVICES
+from specdec_lite.bench.data_sheets import DEVICES, LLAMAS
 from specdec_lite.bench.headroom import cost
 from specdec_lite.bench.roofline_model import Ceiling
 from specdec_lite.teaching import check

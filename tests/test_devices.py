@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from specdec_lite.bench.devices import DEVICES, PRECISIONS
+from specdec_lite.bench.data_sheets import DEVICES, PRECISIONS
 
 NVIDIA = ("T4", "A100 80GB SXM", "H100 SXM", "H200 SXM", "B200", "RTX 4090")
 

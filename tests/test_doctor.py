@@ -15,9 +15,8 @@ from test_trace import made as round_made
 import specdec_lite as sd
 from specdec_lite.bench import diagnosis as doctor
 from specdec_lite.bench import trial
-from specdec_lite.bench.advice import remedy, verdict
 from specdec_lite.bench.agreement import agreement
-from specdec_lite.bench.diagnosis import Diagnosis, DoctorSettings, as_costs
+from specdec_lite.bench.diagnosis import Diagnosis, DoctorSettings, as_costs, remedy, verdict
 from specdec_lite.bench.phase_costs import PhaseCosts, time_phases
 from specdec_lite.bench.phases import PARTS, TimedRun, timed_run
 from specdec_lite.bench.prompt_files import read_prompts

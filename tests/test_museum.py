@@ -31,9 +31,8 @@ from specdec_lite.teaching.museum import (
     mystery,
     story_table,
 )
-from specdec_lite.teaching.museum.listings import VERSIONS, source
+from specdec_lite.teaching.museum.exhibits import VERSIONS, Relation, source
 from specdec_lite.teaching.museum.mystery import AMONG, CASES, opened
-from specdec_lite.teaching.museum.stories import Relation
 from specdec_lite.theory.exact import largest_difference, target_distribution
 from specdec_lite.theory.statistics import compare
 

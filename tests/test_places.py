@@ -9,7 +9,7 @@ import tiny
 from test_trace import made as round_made
 
 import specdec_lite as sd
-from specdec_lite.pocket import places
+from specdec_lite.pocket import recorded as places
 from specdec_lite.theory import exact
 from specdec_lite.theory.acceptance_counts import Verdicts, counted, expected
 from specdec_lite.theory.formulas import expected_tokens, expected_tokens_without_bonus

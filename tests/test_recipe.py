@@ -20,8 +20,7 @@ from specdec_lite.pocket import corpus
 from specdec_lite.training import evaluate, trainer
 from specdec_lite.training.distil import Lessons, own_samples
 from specdec_lite.training.muon import Muon, orthogonalise
-from specdec_lite.training.recipes import LARGE, SIZES, SMALL, Recipe
-from specdec_lite.training.shapes import Shape
+from specdec_lite.training.recipes import LARGE, SIZES, SMALL, Recipe, Shape
 from specdec_lite.training.train import Deadline, main, make_pair, next_token_loss
 from specdec_lite.training.trainer import Plan, learn, rehearse, train, windows
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import specdec_lite as sd
-from specdec_lite.bench.blueprints import LLAMAS, Blueprint
-from specdec_lite.bench.devices import DEVICES
+from specdec_lite.bench.data_sheets import DEVICES, LLAMAS, Blueprint
 from specdec_lite.bench.headroom import MOST, batched, cost, free_batch, free_k, held
 from specdec_lite.bench.passes import Passes
 from specdec_lite.bench.roofline_model import Ceiling, shape_of

@@ -21,7 +21,7 @@ from specdec_lite.bench import target_runs as measures
 from specdec_lite.bench import targets, workbench
 from specdec_lite.bench.bottleneck import WANTED
 from specdec_lite.bench.goals import ANY, GOALS, goals_for
-from specdec_lite.bench.noisy_draft import noisy_draft
+from specdec_lite.bench.synthetic import noisy_draft
 from specdec_lite.bench.target_runs import PARTS, Found
 from specdec_lite.bench.timing import Spread
 from specdec_lite.bench.workbench import QUICK, WHOLE, TargetsSettings, Workbench

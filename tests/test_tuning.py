@@ -19,14 +19,14 @@ from tiny import PROMPT, pair
 
 import specdec_lite as sd
 from specdec_lite import viz
-from specdec_lite.bench import batch_costs as batching
+from specdec_lite.bench import growth
 from specdec_lite.bench import sweep as sweeping
-from specdec_lite.bench.batch_costs import batch_costs
+from specdec_lite.bench.growth import batch_costs
 from specdec_lite.bench.sweep import Sweep, _line, sweep
 from specdec_lite.decoding import Decoded
 from specdec_lite.theory.formulas import best_k, break_even, speedup
 from specdec_lite.training.live import LiveDistillation, Progress
-from specdec_lite.training.shapes import Shape
+from specdec_lite.training.recipes import Shape
 from specdec_lite.viz.speedup_map import ACCEPTANCES, COSTS, best_gains, gains
 
 # Break-even
@@ -133,7 +133,7 @@ def test_batches_are_timed_in_the_targets_own_pass() -> None:
 
 
 def test_batches_are_timed_warm_and_their_middle_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch, batching)
+    clock = Clock(monkeypatch, growth)
     target = Paced(clock, "target", lambda batch, n: 4.0 + batch * n)
     draft = Paced(clock, "draft", lambda batch, n: 1.0)
     for rounds, clock.slow in ((1, {0}), (3, {0, 2})):

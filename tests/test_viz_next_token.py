@@ -14,13 +14,13 @@ from fake_clock import Clock, Paced
 
 import specdec_lite as sd
 from specdec_lite import viz
-from specdec_lite.bench import text_growth as growth
-from specdec_lite.bench.text_growth import Growth, step_times
+from specdec_lite.bench import growth
+from specdec_lite.bench.growth import Growth, step_times
 from specdec_lite.viz import explorer as module
 from specdec_lite.viz.explorer import MISSING, WIDGET
-from specdec_lite.viz.growth import CONTEXTS
 from specdec_lite.viz.next_token import Draw, next_token_parts, next_token_sentence
 from specdec_lite.viz.next_token_explorer import TOP_KS, NextTokenExplorer
+from specdec_lite.viz.pass_times import CONTEXTS
 
 VOCAB = 40
 LOGITS = 2 * torch.randn(VOCAB, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

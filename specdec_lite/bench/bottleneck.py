@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from .bandwidth import last_level_cache
-from .devices import DEVICES
+from .data_sheets import DEVICES
 from .goals import GOALS
 from .models_under_test import Subject
 from .passes import Passes

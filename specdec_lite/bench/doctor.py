@@ -15,9 +15,8 @@ from ..drafters.prompt_lookup import PromptLookupDrafter
 from ..loading.pair import Pair
 from ..loading.random_weights import is_random
 from ..theory.cost_model import Interval
-from .advice import remedy, verdict
 from .console import Ink, percent, table
-from .diagnosis import Diagnosis, DoctorSettings, diagnose
+from .diagnosis import Diagnosis, DoctorSettings, diagnose, remedy, verdict
 from .machine import environment
 from .phases import PARTS
 from .prompt_files import prompts_for

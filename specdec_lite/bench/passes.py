@@ -12,10 +12,10 @@ import torch
 
 from ..engines import ENGINES
 from ..engines.architecture import reach
-from ..models import LanguageModel, TransformersModel, prefill
+from ..models import LanguageModel, TransformersModel
 from .bandwidth import products, streams
 from .roofline_model import Ceiling, Shape, shape_of
-from .timing import Spread, TimedCall, Timings, idle, interleave, repeated
+from .timing import Spread, TimedCall, Timings, idle, interleave, pass_over, repeated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -166,16 +166,8 @@ def _name(engine: str, rows: int) -> str:
 
 def step(model: LanguageModel, rows: int, context: int) -> tuple[TimedCall, int]:
     """A turn of passes over `rows` after `context` cached tokens, and how many it makes."""
-    cache = model.new_cache(1, context + rows)
-    prefill(model, cache, [[0] * (context + 1)])
-    block = torch.zeros(1, rows, dtype=torch.long, device=model.device)
-
-    def once() -> None:
-        model.forward(block, cache)
-        cache.rewind([rows])
-
-    turn, count = repeated(once, rows, idle(model.device))
-    return torch.inference_mode()(turn), count
+    once = pass_over(model, 1, rows, context)
+    return repeated(lambda: once(0, 0), rows, idle(model.device))
 
 
 def hollow(module: PreTrainedModel, engine: str) -> TransformersModel | None:

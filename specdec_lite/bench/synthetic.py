@@ -8,6 +8,7 @@ nothing, and whatever is measured so is *synthetic acceptance* and has to be cal
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from ..draft import Draft, DraftSession, Texts, one_hot_draft
 from ..drafters.model import ModelDrafter
 from ..kv_cache import KVCache
 from ..messages import shown
-from ..models import LanguageModel
+from ..models import LanguageModel, TransformersModel
 from ..prompts import Prompt
 from ..randomness import Randomness
 from ..stopping import Stop
@@ -130,3 +131,18 @@ def synthetic(
     made = finish(run, prompt, began)
     trace = SyntheticTrace(made.trace.rounds, made.trace.k, made.trace.prompts, drafter.rule.agreement)
     return SyntheticDecoded(made.tokens, None, trace, made.seconds)
+
+
+NOISE = 0.35  # of a matrix' own spread
+
+
+@torch.no_grad()
+def noisy_draft(draft: TransformersModel, noise: float = NOISE, seed: int = 0) -> TransformersModel:
+    """A copy whose matrices are off by `noise` times their spread, with the same engine."""
+    module = copy.deepcopy(draft.module)
+    generator = torch.Generator(draft.device).manual_seed(seed)
+    for weight in module.parameters():
+        if weight.ndim > 1:
+            drawn = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
+            weight += noise * weight.std() * drawn
+    return TransformersModel(module, draft.tokenizer, draft.engine.name)

@@ -25,12 +25,11 @@ from .compare import entry as contestant_entry
 from .diagnosis import Diagnosis, diagnose
 from .doctor import doctor_report
 from .models_under_test import subjects
-from .noisy_draft import NOISE, noisy_draft
 from .overhead import outside, tracing
 from .passes import time_passes
 from .roofline import entry as roofline_entry
 from .roofline_model import shape_of
-from .synthetic import LABEL, SyntheticDrafter
+from .synthetic import LABEL, NOISE, SyntheticDrafter, noisy_draft
 from .timing import Spread, idle, interleave
 from .workbench import AGREEMENT, Workbench
 

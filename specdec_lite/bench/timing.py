@@ -155,27 +155,28 @@ def forward_seconds(
         tokens: for each role, the numbers of tokens to feed.
         cached: tokens that the cache holds before.
     """
-    steps, caches = {}, {}
+    steps = {}
     for role, model in models.items():
         room = model.context or cached + 1 + max(tokens[role])
         held = max(1, min(cached, room - max(tokens[role])))
-        caches[role] = model.new_cache(1, held + max(tokens[role]))
-        with torch.inference_mode():
-            prefill(model, caches[role], [[0] * (held + 1)])
         for n in tokens[role]:
-            steps[f"{role} {n}"] = _forward(model, caches[role], n)
+            steps[f"{role} {n}"] = pass_over(model, 1, n, held)
     device = next(iter(models.values())).device
     timings = interleave(steps, rounds=rounds, warm_up=3, wait=idle(device))
     return {role: {n: median(s[0] for s in timings.seconds[f"{role} {n}"]) for n in tokens[role]} for role in models}
 
 
-def _forward(model: LanguageModel, cache: object, n: int) -> TimedCall:
-    block = torch.zeros(1, n, dtype=torch.long, device=model.device)
+def pass_over(model: LanguageModel, batch: int, rows: int, cached: int, last_only: bool = False) -> TimedCall:
+    """A forward over `rows` tokens of each of `batch` texts, behind `cached` tokens that are not timed."""
+    cache = model.new_cache(batch, cached + rows)
+    block = torch.zeros(batch, rows, dtype=torch.long, device=model.device)
+    with torch.inference_mode():
+        prefill(model, cache, [[0] * (cached + 1)] * batch)
 
     @torch.inference_mode()
     def step(case: int, turn: int) -> int:
-        model.forward(block, cache)
-        cache.rewind([n])
-        return n
+        model.forward(block, cache, last_only=last_only)
+        cache.rewind([rows] * batch)
+        return rows
 
     return step

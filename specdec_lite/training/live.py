@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM
 from ..acceptance import overlap
 from ..models import TransformersModel
 from .distil import Lessons, head_start
-from .shapes import Shape
+from .recipes import Shape
 from .trainer import Plan, optimizers
 
 CONTEXT = 64

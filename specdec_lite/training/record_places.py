@@ -23,8 +23,8 @@ from ..bench.machine import environment
 from ..decoding import autoregressive
 from ..loading.pair import Pair, load_pair
 from ..models import LanguageModel
-from ..pocket.places import FILE
 from ..pocket.prompts import BUILT_IN
+from ..pocket.recorded import PLACES
 from ..sampling.distributions import Sampling, probabilities
 from ..stopping import Stop
 
@@ -88,7 +88,7 @@ def _short(values: Tensor) -> list[float]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=FILE, help="file to write (default: inside the package)")
+    parser.add_argument("--out", type=Path, default=PLACES, help="file to write (default: inside the package)")
     options = parser.parse_args(arguments)
     text = json.dumps(record(load_pair()), separators=(",", ":"), ensure_ascii=True)
     options.out.write_text(text + "\n", encoding="utf-8")

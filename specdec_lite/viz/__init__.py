@@ -2,23 +2,21 @@
 
 from .acceptance import metrics_by_k, verdicts_by_position
 from .acceptance_explorer import AcceptanceExplorer
-from .budget import budget_figure
+from .budget import budget_figure, shares
 from .cache_stepper import CacheStepper
 from .cache_steps import cache_steps, snapshots
 from .curves import curves, overlap_curve, watch
 from .figures import k_sentence, k_sweep, recorded_race, show
-from .growth import cache_growth, step_growth
 from .k_explorer import KExplorer
 from .museum import effect, museum_map, museum_sentence, spelled
 from .museum_explorer import MuseumExplorer
 from .next_token import next_token
 from .next_token_explorer import NextTokenExplorer
 from .overlap import overlap_picture
-from .pass_times import pass_table, pass_times, two_needs
+from .pass_times import cache_growth, pass_table, pass_times, step_growth, two_needs
 from .residual import ResidualExplorer
 from .roofline import roofline_figure
 from .roofline_explorer import RooflineExplorer
-from .shares import shares
 from .speedup_map import SpeedupMap
 from .theme import KINDS
 from .timeline import race

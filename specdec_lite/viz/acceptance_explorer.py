@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..pocket.places import Places, load_places
+from ..pocket.recorded import Places, load_places
 from ..theory.acceptance_counts import Verdicts, expected
 from .acceptance import metrics_parts, verdicts_parts
 from .explorer import Explorer

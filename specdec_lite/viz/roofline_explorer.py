@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from math import log10
 from typing import TYPE_CHECKING, Any
 
-from ..bench.blueprints import LLAMAS
-from ..bench.devices import DEVICES
+from ..bench.data_sheets import DEVICES, LLAMAS
 from ..bench.headroom import MOST, batched, cost, free_k, held
 from ..bench.roofline_model import Ceiling, Shape, Work
 from .explorer import Explorer

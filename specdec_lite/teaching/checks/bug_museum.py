@@ -7,7 +7,7 @@ from fractions import Fraction as F
 from typing import Any
 
 from ..museum.alarms import EXACT, LEVEL, MISSING
-from ..museum.listings import VERSIONS
+from ..museum.exhibits import VERSIONS
 from ..museum.mystery import CASES, opened
 from ._framework import Case, Check, shown
 

@@ -14,13 +14,10 @@ threads in which people met such a bug, and `story_table()` lists them.
 
 from . import alarms
 from .drafting import DraftWith, FavouriteSession, FilteredDraws, ForgetfulSession, UnfilteredSession
-from .exhibits import MUSEUM
-from .listings import listing
-from .models import GreedyBonus, SlackCache, SlackRewind
+from .exhibits import MUSEUM, STORIES, Story, listing, story_table
 from .mystery import Mystery, mystery
 from .rules import FirstFailureEnds, RedrawAfterMismatch, ResampleFromTarget, TriedInTurn
-from .setup import Exhibit, Setup
-from .stories import STORIES, Story, story_table
+from .setup import Exhibit, GreedyBonus, Setup, SlackCache, SlackRewind
 from .surroundings import LastTokenStop, Ledger, OneUniform, frequency_penalty
 
 __all__ = [
