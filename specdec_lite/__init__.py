@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .bench.machine import environment
     from .decoding import Decoded, autoregressive, speculative, stream, stream_text
     from .drafters.adaptive import AdaptiveDrafter, BestForPast
+    from .drafters.eagle import EagleDrafter
     from .drafters.early_exit import EarlyExitDrafter
     from .drafters.model import ModelDrafter
     from .drafters.prompt_lookup import PromptLookupDrafter
@@ -32,6 +33,7 @@ MODULES = {  # where each public name is defined; its module, and torch, load wh
     "bench.machine": ("environment",),
     "decoding": ("Decoded", "autoregressive", "speculative", "stream", "stream_text"),
     "drafters.adaptive": ("AdaptiveDrafter", "BestForPast"),
+    "drafters.eagle": ("EagleDrafter",),
     "drafters.early_exit": ("EarlyExitDrafter",),
     "drafters.model": ("ModelDrafter",),
     "drafters.prompt_lookup": ("PromptLookupDrafter",),

@@ -6,13 +6,14 @@ it cannot bias the output, as long as `probs` is what the tokens were drawn from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from .engines.engine import Layers, Span
 from .kv_cache import KVCache
 from .models import LanguageModel
 from .randomness import Randomness
@@ -81,6 +82,47 @@ class KeepsPaths(Protocol):
 
     def keep_paths(self, paths: Sequence[Sequence[int]]) -> None:
         """After a round: which nodes of every row's tree were accepted, a path each."""
+
+
+@runtime_checkable
+class ReadsTarget(Protocol):
+    """What the session of a drafter that reads the target's hidden states does besides."""
+
+    states: tuple[int, ...]  # which of them, as `engines.engine.Span` numbers them; none switches it off
+
+    def observe(self, hidden: Mapping[int, Tensor]) -> None:
+        """After each forward of the target, the prompt's too: the states of its tokens, [batch, n, width] each."""
+
+
+@runtime_checkable
+class HasLayers(LanguageModel, Protocol):
+    """A target whose layers can run alone and whose hidden states can be read, such as a `TransformersModel`."""
+
+    layers: int
+
+    def forward_span(self, x: Tensor, cache: KVCache, span: Span, last_only: bool = False) -> Layers: ...
+
+
+class Observed:
+    """A target whose forwards also show a session the hidden states that it reads."""
+
+    def __init__(self, target: HasLayers, session: ReadsTarget) -> None:
+        self.observed, self.session = target, session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.observed, name)
+
+    def forward(self, tokens: Tensor, cache: KVCache, last_only: bool = False) -> Tensor:
+        made = self.observed.forward_span(tokens, cache, Span(0, self.layers, self.session.states), last_only)
+        self.session.observe(made.hidden)
+        return made.logits
+
+
+def observed(target: LanguageModel, session: DraftSession | None) -> LanguageModel:
+    """The target; an `Observed` one where the session reads its states."""
+    if isinstance(session, ReadsTarget) and session.states and isinstance(target, HasLayers):
+        return Observed(target, session)
+    return target
 
 
 class Drafter(Protocol):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .acceptance import Rule
-from .draft import Draft, Drafter, KeepsPaths, draft_size, one_hot_draft
+from .draft import Draft, Drafter, KeepsPaths, draft_size, observed, one_hot_draft
 from .models import LanguageModel, prefill
 from .randomness import Randomness
 from .sampling.distributions import Sampler
@@ -38,7 +38,7 @@ class Run:
         randomness: Randomness,
         detail: Detail,
     ) -> None:
-        self.target, self.drafter, self.k = target, drafter, k
+        self.drafter, self.k = drafter, k
         self.token_ids = [list(prompt) for prompt in prompts]
         self.sampler, self.stop, self.rule, self.randomness, self.detail = sampler, stop, rule, randomness, detail
         self.prompt_lengths = [len(prompt) for prompt in prompts]
@@ -49,8 +49,9 @@ class Run:
         capacity = max(self.max_lengths) + draft_size(drafter, k) + 1
         self.cache = target.new_cache(len(prompts), capacity)
         self.session = None if drafter is None else drafter.open(self.token_ids, target, self.cache)
+        self.target = observed(target, self.session)
         self.empty_draft = one_hot_draft([[] for _ in prompts], target.vocab_size, target.device)
-        prefill(target, self.cache, self.token_ids)
+        prefill(self.target, self.cache, self.token_ids)
 
     @property
     def unfinished(self) -> bool:

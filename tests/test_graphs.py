@@ -174,10 +174,10 @@ def test_a_window_that_the_probe_shortens_is_not_what_is_replayed_later() -> Non
 def test_tables_that_recordings_read_are_never_let_go() -> None:
     model = graph(llama(context=4096))
     sd.autoregressive(model, PROMPT, max_new_tokens=3)
-    table = weakref.ref(model.engine.inner.turns[LEAST])
+    table = weakref.ref(model.engine.inner.turns_for.made[LEAST])
     sd.autoregressive(model, PROMPT, max_new_tokens=2 * LEAST)
     gc.collect()
-    assert table() is not None and len(model.engine.inner.turns) > 1
+    assert table() is not None and len(model.engine.inner.turns_for.made) > 1
 
 
 @pytest.mark.parametrize("mode", [True, False])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import specdec_lite as sd
 from specdec_lite.engines.architecture import boundaries
-from specdec_lite.engines.lean import LeanEngine
+from specdec_lite.engines.lean import LeanEngine, RotaryTable
 from specdec_lite.kv_cache import BUCKET
 from specdec_lite.loading.probe import probe
 
@@ -59,20 +59,32 @@ def test_the_boundaries_are_those_that_the_configuration_names() -> None:
 # Faults, each planted alone
 
 
+class OfTheCapacity(RotaryTable):
+    def __call__(self, positions: int) -> Tensor:
+        return self._make(max(64, 1 << (positions - 1).bit_length()))
+
+
+class TooShort(RotaryTable):
+    def __call__(self, positions: int) -> Tensor:
+        return self._make(100)[torch.arange(positions).clamp_max(99)]
+
+
+class OffByOne(RotaryTable):
+    def _make(self, length: int) -> Tensor:
+        return super()._make(length).roll(1, 0)
+
+
 def angles_of_the_capacity(engine: LeanEngine) -> None:
     """As it once was: a table for as many positions as the cache has slots."""
-    table = engine._turns
-    engine.turns_for = lambda limit: table(max(64, 1 << (limit - 1).bit_length()))
+    engine.turns_for.__class__ = OfTheCapacity
 
 
 def table_too_short(engine: LeanEngine) -> None:
-    table = engine._turns
-    engine.turns_for = lambda limit: table(100)[torch.arange(limit).clamp_max(99)]
+    engine.turns_for.__class__ = TooShort
 
 
 def positions_off_by_one(engine: LeanEngine) -> None:
-    table = engine._turns
-    engine._turns = lambda length: table(length).roll(1, 0)
+    engine.turns_for.__class__ = OffByOne
 
 
 def another_scale(engine: LeanEngine) -> None:

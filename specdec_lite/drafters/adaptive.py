@@ -8,12 +8,13 @@ catches a drafter that does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from ..draft import Draft, Drafter, DraftSession, DraftsTrees, Texts, one_hot_draft
+from ..draft import Draft, Drafter, DraftSession, DraftsTrees, ReadsTarget, Texts, one_hot_draft
 from ..kv_cache import KVCache
 from ..messages import shown
 from ..models import LanguageModel
@@ -132,6 +133,14 @@ class AdaptiveSession:
         self.session, self.rule, self.vocab_size, self.device = session, rule, vocab_size, device
         self.past: list[list[Verdict]] = [[] for _ in range(rows)]
         self.last: list[tuple[int, int] | None] = [None] * rows  # length of the text, and how many were drafted
+
+    @property
+    def states(self) -> tuple[int, ...]:
+        return self.session.states if isinstance(self.session, ReadsTarget) else ()
+
+    def observe(self, hidden: Mapping[int, Tensor]) -> None:
+        if isinstance(self.session, ReadsTarget):
+            self.session.observe(hidden)
 
     def max_draft_tokens(self, length: int) -> int:
         return self.session.max_draft_tokens(length)

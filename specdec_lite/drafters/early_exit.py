@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 import torch
-from torch import Tensor
 
-from ..draft import Draft, Texts, left_in_context
-from ..engines.engine import Layers, Span
+from ..draft import Draft, HasLayers, Texts, left_in_context
+from ..engines.engine import Span
 from ..kv_cache import KVCache
 from ..messages import shown
 from ..models import LanguageModel
@@ -52,15 +49,6 @@ class EarlyExitDrafter:
         if layers >= target.layers:
             raise ValueError(f"the target has {target.layers} layers, and {layers} of them leave none out: take fewer")
         return EarlyExitSession(target, cache, Span(0, layers))
-
-
-@runtime_checkable
-class HasLayers(LanguageModel, Protocol):
-    """A target whose layers can run alone, such as a `TransformersModel`."""
-
-    layers: int
-
-    def forward_span(self, x: Tensor, cache: KVCache, span: Span, last_only: bool = False) -> Layers: ...
 
 
 class EarlyExitSession:

@@ -82,7 +82,9 @@ class Layer:
 
         turns [batch, n, 2, 1, head_dim], mask [batch, 1, group * n, visible].
         """
-        x = x + self.out(self.attend(self.norms[0](x), turns, mask, cache))
+        return self.feed_forward(x + self.out(self.attend(self.norms[0](x), turns, mask, cache)))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(self.norms[1](x)).chunk(2, -1)
         return x + self.down(self.activation(gate) * up)
 
@@ -98,6 +100,37 @@ class Layer:
         queries, keys = qk.split_with_sizes([self.heads, self.kv_heads], 2)
         keys, values = cache.update(keys.transpose(1, 2), values.transpose(1, 2), self.index)  # [batch, kv, visible, d]
         return attend(queries, keys, values, mask, self.scale).flatten(2)  # [batch, n, heads * head_dim]
+
+
+class RotaryTable:
+    """Rotary angles by position: cos, and sin with the sign of the rotation, [length, 2, 1, head_dim].
+
+    Args:
+        rotary: transformers' module that computes them.
+        like: a tensor of the dtype and on the device that they are wanted in.
+        context: no position lies beyond it; None without a limit.
+    """
+
+    def __init__(self, rotary: nn.Module, like: Tensor, context: int | None) -> None:
+        self.rotary, self.like, self.context = rotary, like, context
+        self.made: dict[int, Tensor] = {}  # by length; none is let go while recorded passes may read it
+
+    def __call__(self, positions: int) -> Tensor:
+        """Of that many positions or more, but none beyond the context."""
+        if (length := doubled(64, positions)) not in self.made:
+            self.made[length] = self._make(min(length, self.context or length))
+        return self.made[length]
+
+    def _make(self, length: int) -> Tensor:
+        """Some scalings choose the angles by the highest position that they are asked for, and keep to them: so no
+        position is asked for that no text has, and first a short text's, from which they begin anew.
+        """
+        positions = torch.arange(length, device=self.like.device).unsqueeze(0)
+        self.rotary(self.like, position_ids=positions[:, :1])
+        cos, sin = (each[0] for each in self.rotary(self.like, position_ids=positions))  # [length, head_dim]
+        sign = torch.ones_like(sin[0])
+        sign[: len(sign) // 2] = -1
+        return torch.stack([cos, sin * sign], 1).unsqueeze(2)
 
 
 class LeanEngine(Engine):
@@ -116,17 +149,17 @@ class LeanEngine(Engine):
 
     def __init__(self, module: PreTrainedModel, copy: bool = True) -> None:
         config, body = module.config.get_text_config(), module.model
-        windowed, (self.context, _) = windows(config), reach(config)
+        windowed, (context, _) = windows(config), reach(config)
         kinds = getattr(config, "layer_types", None) or [SLIDING if SLIDING in windowed else FULL] * len(body.layers)
         numbered = enumerate(zip(body.layers, kinds, strict=True))
         self.layers = [Layer(each, i, kind, copy) for i, (each, kind) in numbered]
-        self.embedding, self.rotary, self.norm = body.embed_tokens.weight.detach(), body.rotary_emb, Norm(body.norm)
+        self.embedding, self.norm = body.embed_tokens.weight.detach(), Norm(body.norm)
+        self.turns_for = RotaryTable(body.rotary_emb, self.embedding, context)
         self.head = product([module.lm_head], copy)
         self.group = self.layers[0].heads // self.layers[0].kv_heads
-        self.turns: dict[int, Tensor] = {}  # by length; none is let go while recorded passes may read it
         parts = [*body.layers, body.norm, module.lm_head] if copy else []
         self.copied = [weight.detach() for part in parts for weight in part.parameters()]
-        own = vars(self.rotary)
+        own = vars(body.rotary_emb)
         self.copied += [each for name, each in own["_buffers"].items() if name != "inv_freq" or not grows(own)]
 
     def __call__(self, tokens: Tensor, positions: Tensor, masks: Masks, cache: KVCache, last: bool) -> Tensor:
@@ -144,23 +177,4 @@ class LeanEngine(Engine):
         return Layers(self.head(self.norm(x[:, -1:] if last else x)), hidden)
 
     def forget(self) -> None:
-        self.turns.clear()
-
-    def turns_for(self, positions: int) -> Tensor:
-        """Rotary angles of that many positions or more, but none beyond the context."""
-        if (length := doubled(64, positions)) not in self.turns:
-            self.turns[length] = self._turns(min(length, self.context or length))
-        return self.turns[length]
-
-    def _turns(self, length: int) -> Tensor:
-        """cos, and sin with the sign of the rotation. -> [length, 2, 1, head_dim]
-
-        Some scalings choose the angles by the highest position that they are asked for, and keep to them: so no
-        position is asked for that no text has, and first a short text's, from which they begin anew.
-        """
-        positions = torch.arange(length, device=self.embedding.device).unsqueeze(0)
-        self.rotary(self.embedding, position_ids=positions[:, :1])
-        cos, sin = (each[0] for each in self.rotary(self.embedding, position_ids=positions))  # [length, head_dim]
-        sign = torch.ones_like(sin[0])
-        sign[: len(sign) // 2] = -1
-        return torch.stack([cos, sin * sign], 1).unsqueeze(2)
+        self.turns_for.made.clear()

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from .muon import Muon
 
+OUTER = ("model.embed_tokens", "lm_head")  # matrices whose rows are tokens
 LOOK_EVERY = 20  # steps between looks at the loss on a GPU: each look waits for it
 
 Loss = Callable[[nn.Module, Tensor], Tensor]  # (model, batch [rows, ...]) -> scalar
@@ -111,10 +112,10 @@ def windows(stream: Tensor, context: int, seed: int) -> Iterator[Tensor]:
 
 
 def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for the embedding and the gains."""
+    """Muon for the matrices inside the layers, AdamW for the embedding, the output and the gains."""
     matrices, rest = [], []
     for name, param in model.named_parameters():
-        (matrices if param.ndim == 2 and ".layers." in name else rest).append(param)
+        (matrices if param.ndim == 2 and not name.startswith(OUTER) else rest).append(param)
     adam = torch.optim.AdamW(rest, lr=plan.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
     made: list[torch.optim.Optimizer] = [Muon(matrices, lr=plan.muon_lr), adam]
     for optimizer in made:
