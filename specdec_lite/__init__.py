@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .drafters.model import ModelDrafter
     from .drafters.prompt_lookup import PromptLookupDrafter
     from .drafters.tree import TreeDrafter
-    from .loading.pair import Pair, load_pair
+    from .loading.pair import Pair, load_model, load_pair
     from .models import TableModel, TransformersModel
     from .sampling.distributions import Sampling
     from .stopping import Stop
@@ -38,7 +38,7 @@ MODULES = {  # where each public name is defined; its module, and torch, load wh
     "drafters.model": ("ModelDrafter",),
     "drafters.prompt_lookup": ("PromptLookupDrafter",),
     "drafters.tree": ("TreeDrafter",),
-    "loading.pair": ("Pair", "load_pair"),
+    "loading.pair": ("Pair", "load_model", "load_pair"),
     "models": ("TableModel", "TransformersModel"),
     "sampling.distributions": ("Sampling",),
     "stopping": ("Stop",),

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .loading.pair import Pair
 
 MAX_K = 16  # as decoding.MAX_K, which would load torch
+PAIRS = ("pocket", "smollm2")  # as loading.named.NAMED, likewise
+DRAFTERS = ("model", "head", "lookup", "exit")  # as drafters.DRAFTERS, likewise
 PARTS = ("roofline", "bench", "doctor", "wide", "outside", "lookup", "bad-draft")  # as targets.PARTS, likewise
 
 
@@ -64,13 +66,8 @@ def build_parser() -> Parser:
 
     demo = commands.add_parser("demo", help="decode one text naively and speculatively, and compare")
     demo.set_defaults(run=run_demo)
-    demo.add_argument("--prompt", help="text to continue (default: the beginning of a Python class)")
-    demo.add_argument(
-        "--drafter",
-        choices=["model", "lookup", "exit"],
-        default="model",
-        help="lookup copies from the text, exit drafts with half of the target's layers: both need no draft model",
-    )
+    demo.add_argument("--prompt", help="text to continue, or to a chat model a question (default: one built in)")
+    add_drafter(demo, DRAFTERS)
     demo.add_argument("--k", type=whole(1, MAX_K), default=4, help="tokens drafted a round, 1 to 16 (default: 4)")
     demo.add_argument("--temperature", type=temperature, default=0.0, help="0 is greedy (default: 0)")
     demo.add_argument("--seed", type=whole(0), default=0, help="of the random numbers (default: 0)")
@@ -78,6 +75,16 @@ def build_parser() -> Parser:
     demo.add_argument("--repeats", type=whole(1), default=5, metavar="N", help="timed runs of each (default: 5)")
     demo.add_argument("--json", action="store_true", help="print the numbers as JSON and nothing else")
     add_pair(demo)
+
+    chat = commands.add_parser("chat", help="talk with a chat model, and see what speculation gains")
+    chat.set_defaults(run=run_chat)
+    add_drafter(chat, DRAFTERS)
+    chat.add_argument("--show", action="store_true", help="mark accepted, corrected and bonus tokens")
+    chat.add_argument("--k", type=whole(1, MAX_K), default=4, help="tokens drafted a round, 1 to 16 (default: 4)")
+    chat.add_argument("--temperature", type=temperature, default=0.0, help="0 is greedy (default: 0)")
+    chat.add_argument("--seed", type=whole(0), default=0, help="of the random numbers (default: 0)")
+    chat.add_argument("--max-new-tokens", type=whole(1), default=512, metavar="N", help="an answer (default: 512)")
+    add_pair(chat, pair="smollm2")
 
     bench = commands.add_parser("bench", help="time this library against transformers, for several K")
     bench.set_defaults(run=run_bench)
@@ -108,12 +115,7 @@ def build_parser() -> Parser:
     doctor.add_argument(
         "--prompts", metavar="FILE", help="one a line, or a .json list (default: 4 from held-out files)"
     )
-    doctor.add_argument(
-        "--drafter",
-        choices=["model", "lookup", "exit"],
-        default="model",
-        help="lookup copies from the text, exit drafts with half of the target's layers: both need no draft model",
-    )
+    add_drafter(doctor, ("model", "lookup", "exit"))
     doctor.add_argument("--temperature", type=temperature, default=0.0, help="0 is greedy (default: 0)")
     doctor.add_argument("--k-max", type=whole(1, MAX_K), default=8, metavar="K", help="largest K to try (default: 8)")
     doctor.add_argument("--max-new-tokens", type=whole(2), default=64, metavar="N", help="for each (default: 64)")
@@ -143,6 +145,7 @@ def build_parser() -> Parser:
     model = roofline.add_argument_group(
         "model", "without --target: the pocket target, and a random Llama that is large"
     )
+    add_pair_name(model)
     model.add_argument("--target", metavar="MODEL", help="hub id, local folder, or random:SHAPE (random:'Llama 8B')")
     add_machine(model, "default: 1 for the pocket target, all for others")
 
@@ -162,15 +165,32 @@ def build_parser() -> Parser:
     return parser
 
 
-def add_pair(command: argparse.ArgumentParser) -> None:
-    pair = command.add_argument_group("models", "without --target and --draft: the pocket pair that is built in")
-    pair.add_argument("--target", metavar="MODEL", help="hub id, local folder or random:SHAPE, whose text is wanted")
-    pair.add_argument("--draft", metavar="MODEL", help="the same for the small model that guesses")
-    pair.add_argument("--revision", metavar="REV", help="branch, tag or commit of the target on the hub")
-    pair.add_argument("--draft-revision", metavar="REV", help="the same for the draft")
+def add_drafter(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    command.add_argument(
+        "--drafter",
+        choices=names,
+        help="lookup copies from the text, exit drafts with half of the target's layers: both need no draft model "
+        "(default: the draft model, or what is shipped with the --pair)",
+    )
+
+
+def add_pair_name(group: argparse._ArgumentGroup, pair: str = "pocket") -> None:
+    group.set_defaults(default_pair=pair)
+    told = f"smollm2 is a chat model, fetched once (93 MB; default: {pair})"
+    group.add_argument("--pair", choices=PAIRS, help=told)
+
+
+def add_pair(command: argparse.ArgumentParser, pair: str = "pocket") -> None:
+    told = "the pocket pair that is built in" if pair == "pocket" else "a small chat model"
+    group = command.add_argument_group("models", f"without --target and --draft: {told}")
+    add_pair_name(group, pair)
+    group.add_argument("--target", metavar="MODEL", help="hub id, local folder or random:SHAPE, whose text is wanted")
+    group.add_argument("--draft", metavar="MODEL", help="the same for the small model that guesses")
+    group.add_argument("--revision", metavar="REV", help="branch, tag or commit of the target on the hub")
+    group.add_argument("--draft-revision", metavar="REV", help="the same for the draft")
     engines = ["auto", "eager", "lean", "graph"]
-    pair.add_argument("--engine", choices=engines, default="auto", help="what runs the forwards (default: auto)")
-    add_machine(pair, "default: 1 for the pocket pair")
+    group.add_argument("--engine", choices=engines, default="auto", help="what runs the forwards (default: auto)")
+    add_machine(group, "default: 1 for the pocket pair")
 
 
 def add_machine(group: argparse._ArgumentGroup, threads: str) -> None:
@@ -182,6 +202,22 @@ def add_machine(group: argparse._ArgumentGroup, threads: str) -> None:
     group.add_argument("--threads", type=whole(1), metavar="N", help=f"of the processor ({threads})")
 
 
+def name_target(args: argparse.Namespace) -> bool:
+    """Let `--pair` say what the target is. -> whether it did
+
+    Raises:
+        ValueError: both say it.
+    """
+    given = args.target or getattr(args, "draft", None)
+    if args.pair and given:
+        raise ValueError(f"--pair {args.pair} names the models: leave out --target and --draft")
+    pair = args.pair or (None if given else args.default_pair)
+    if pair in (None, "pocket"):
+        return False
+    args.target = pair
+    return True
+
+
 def load(args: argparse.Namespace) -> Pair:
     """Load the pair quietly, after the arguments that need torch are checked.
 
@@ -190,7 +226,7 @@ def load(args: argparse.Namespace) -> Pair:
     """
     import torch
 
-    if args.target and not args.draft and getattr(args, "drafter", "model") == "model":
+    if not name_target(args) and args.target and not args.draft and getattr(args, "drafter", None) in (None, "model"):
         lookup = ", or --drafter lookup to draft from the text itself" if hasattr(args, "drafter") else ""
         raise ValueError(f"--target {args.target} needs a --draft to draft for it{lookup}")
     quiet()
@@ -199,10 +235,13 @@ def load(args: argparse.Namespace) -> Pair:
         torch.set_num_threads(threads)
     from .loading.pair import load_pair
 
-    return load_pair(
+    pair = load_pair(
         args.target, args.draft, revision=args.revision, draft_revision=args.draft_revision,
         device=args.device, dtype=args.dtype, engine=args.engine,
     )  # fmt: skip
+    if getattr(args, "drafter", "") is None:
+        args.drafter = "model" if pair.draft else "head" if pair.head else "lookup"
+    return pair
 
 
 def quiet() -> None:
@@ -226,6 +265,14 @@ def run_demo(args: argparse.Namespace) -> None:
     names = ("prompt", "drafter", "k", "temperature", "seed", "max_new_tokens", "repeats")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     run(pair, RaceSettings(**given), pocket=is_pocket(args), as_json=args.json)
+
+
+def run_chat(args: argparse.Namespace) -> None:
+    pair = load(args)
+    from .bench.chat import ChatSettings, run
+
+    names = ("drafter", "k", "temperature", "seed", "max_new_tokens", "show")
+    run(pair, ChatSettings(**{name: getattr(args, name) for name in names}))
 
 
 def check_folder(option: str, file: str | None) -> None:
@@ -288,7 +335,7 @@ def run_batches(args: argparse.Namespace) -> None:
 def run_doctor(args: argparse.Namespace) -> None:
     check_folder("--json", args.json)
     check_picture(args.picture)
-    if args.drafter != "model" and args.agreement is not None:
+    if args.drafter not in (None, "model") and args.agreement is not None:
         raise ValueError(
             f"--agreement sets how often a draft model's guesses are kept: leave out --drafter {args.drafter}"
         )
@@ -299,6 +346,7 @@ def run_doctor(args: argparse.Namespace) -> None:
     names = ("k_max", "max_new_tokens", "temperature", "repeats", "seed")
     settings = DoctorSettings(**{name: getattr(args, name) for name in names})
     pair = load(args)
+    args.drafter = "lookup" if args.drafter == "head" else args.drafter  # which the doctor does not know yet
     found = run(pair, drafter(pair, args.drafter, args.agreement), settings, args.prompts, args.json)
     if args.picture:
         from .viz.budget import budget_figure
@@ -313,6 +361,7 @@ def run_roofline(args: argparse.Namespace) -> None:
     quiet()
     from .bench.roofline import RooflineSettings, run
 
+    name_target(args)
     names = ("target", "context", "threads", "device", "dtype", "repeats")
     settings = RooflineSettings(rows=tuple(sorted(set(args.rows))), **{name: getattr(args, name) for name in names})
     models = run(settings, json_file=args.json)
@@ -327,6 +376,7 @@ def run_targets(args: argparse.Namespace) -> None:
     quiet()
     from .bench.targets import TargetsSettings, run
 
+    name_target(args)
     names = ("target", "draft", "revision", "draft_revision", "device", "dtype", "engine", "threads", "quick")
     settings = TargetsSettings(**{name: getattr(args, name) for name in names})
     run(settings, args.only, args.json, args.argv)

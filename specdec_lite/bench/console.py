@@ -93,7 +93,8 @@ class TokenWriter:
         self.kinds: list[str] = []  # of the tokens not written yet
         self.kind = "sampled"  # of the last one that was
         ink.write(ink(self.gutter, "note"))
-        self._write(tokenizer.decode(prompt, skip_special_tokens=True), "prompt")
+        if prompt:
+            self._write(tokenizer.decode(prompt, skip_special_tokens=True), "prompt")
 
     def add(self, token: int, kind: str) -> None:
         """The next token: 'accepted', 'corrected', 'bonus' or 'sampled'."""

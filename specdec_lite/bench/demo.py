@@ -14,24 +14,23 @@ from ..prompts import to_token_ids
 from ..trace import MEANINGS, Round
 from .console import Ink, TokenWriter, percent, table
 from .machine import environment
-from .race import Race, RaceSettings, account, cause, models_of, race, race_report, rounds_of
+from .race import Race, RaceSettings, account, cause, models_of, prompt_of, race, race_report, rounds_of
 
 LOOKS_UP = "looks its guesses up in the text itself"
+ABOUT = {"exit": "takes half of the target's layers", "head": "is a head that reads the target's hidden states"}
 SHOWN = ("accepted", "corrected", "bonus")
 
 
 def run(pair: Pair, settings: RaceSettings, pocket: bool, as_json: bool) -> None:
     """The whole demonstration, on standard output."""
-    drafter, lookup = drafter_named(settings.drafter, pair.draft), settings.drafter == "lookup"
+    drafter, lookup = drafter_named(settings.drafter, pair.draft, pair.head), settings.drafter == "lookup"
     if as_json:
         length = sum(len(each.kept) for each in rounds_of(pair, settings, drafter))
         print(json.dumps(race_report(race(pair, settings, length), pair, pocket), indent=2))
         return
     ink = Ink(sys.stdout)
     naive = rounds_of(pair, settings, None)  # refuses what cannot work before anything is written
-    describe(
-        ink, models_of(pair, settings), "takes half of the target's layers" if settings.drafter == "exit" else LOOKS_UP
-    )
+    describe(ink, models_of(pair, settings), ABOUT.get(settings.drafter, LOOKS_UP))
     how = "greedy" if settings.sampling.greedy else f"temperature {settings.temperature:g}, seed {settings.seed}"
     ink.line(f"  {how}, at most {settings.max_new_tokens} new tokens")
     ink.line()
@@ -43,11 +42,11 @@ def run(pair: Pair, settings: RaceSettings, pocket: bool, as_json: bool) -> None
         "model": f"the draft guesses {guesses}",
         "lookup": f"{guesses} are looked up in the text",
         "exit": f"the target's first layers guess {guesses}",
+        "head": f"the head guesses {guesses}",
     }[settings.drafter]
     ink.line(ink("Speculative decoding", "title") + f": {who}, the target judges them in one forward")
     ink.line()
-    for kind in SHOWN:
-        ink.line(f"  {ink.mark(kind) or ' '}{ink(kind, kind)}{' ' * (9 - len(kind))}  {ink(MEANINGS[kind], 'note')}")
+    legend(ink)
     ink.line()
     length = show(ink, pair, settings, rounds_of(pair, settings, drafter))
     ink.passing(f"Timing both {settings.repeats} times in turn ...")
@@ -69,9 +68,15 @@ def describe(ink: Ink, models: dict[str, TransformersModel], drafter: str = LOOK
     ink.paragraph("", environment(), "note")
 
 
+def legend(ink: Ink) -> None:
+    """What the colours and marks of tokens mean."""
+    for kind in SHOWN:
+        ink.line(f"  {ink.mark(kind) or ' '}{ink(kind, kind)}{' ' * (9 - len(kind))}  {ink(MEANINGS[kind], 'note')}")
+
+
 def show(ink: Ink, pair: Pair, settings: RaceSettings, rounds: Iterable[Round]) -> int:
     """Write the text as it grows. -> how many tokens it has"""
-    writer = TokenWriter(pair.tokenizer, to_token_ids(settings.prompt, pair.target)[0], ink)
+    writer = TokenWriter(pair.tokenizer, to_token_ids(prompt_of(pair, settings), pair.target)[0], ink)
     forwards, ended, kinds = 0, None, Counter()
     for each in rounds:
         forwards, ended = forwards + 1, each.ended

@@ -13,12 +13,14 @@ from ..drafters import drafter_named
 from ..loading.pair import Pair
 from ..models import TransformersModel
 from ..pocket.prompts import BUILT_IN
+from ..prompts import Prompt
 from ..sampling.distributions import Sampling
 from ..stopping import Stop
 from ..trace import Round
 from .machine import environment
 from .timing import Spread, Timings, forward_seconds, idle, interleave
 
+QUESTION = "Why is the sky blue? Explain it to a child in a few sentences."
 SMALL = 100e6  # weights; a forward of a smaller model waits for dispatch, on any machine of today
 
 NOTHING_SHARED = 0.8  # of the time of one forward for each token
@@ -28,7 +30,7 @@ NOTHING_SHARED = 0.8  # of the time of one forward for each token
 class RaceSettings:
     """What the command line says."""
 
-    prompt: str = BUILT_IN[0]
+    prompt: str | None = None  # None: one that is built in
     drafter: str = "model"
     k: int = 4
     temperature: float = 0.0
@@ -44,7 +46,7 @@ class RaceSettings:
 def rounds_of(pair: Pair, settings: RaceSettings, drafter: Drafter | None) -> Iterator[Round]:
     """The rounds of one decoding as they come, up to the model's own end of text. No drafter: naive."""
     return stream(
-        pair.target, drafter, settings.prompt, k=settings.k, max_new_tokens=settings.max_new_tokens,
+        pair.target, drafter, prompt_of(pair, settings), k=settings.k, max_new_tokens=settings.max_new_tokens,
         sampling=settings.sampling, seed=settings.seed,
     )  # fmt: skip
 
@@ -72,7 +74,7 @@ class Race:
     @property
     def draft_price(self) -> float:
         """Drafting a token, in forwards of the target over one; 0 where the text drafts."""
-        if self.settings.drafter == "exit":  # timed in the run itself
+        if self.settings.drafter in ("exit", "head"):  # timed in the run itself
             seconds = self.fast.trace.time_split()["draft"] / sum(len(each.drafted) for each in self.fast.trace.rounds)
             return seconds / self.forward["target"][1]
         return self.forward["draft"][1] / self.forward["target"][1] if "draft" in self.forward else 0.0
@@ -83,17 +85,25 @@ class Race:
         return self.forward["target"][self.settings.k + 1] / self.forward["target"][1]
 
 
+def prompt_of(pair: Pair, settings: RaceSettings) -> Prompt:
+    """The prompt, to a chat model as a user's message."""
+    if getattr(pair.tokenizer, "chat_template", None) is None:
+        return BUILT_IN[0] if settings.prompt is None else settings.prompt
+    return [{"role": "user", "content": QUESTION if settings.prompt is None else settings.prompt}]
+
+
 def race(pair: Pair, settings: RaceSettings, length: int, warm_up: int = 1) -> Race:
     """Decode `length` tokens both ways, `repeats` times in turn, and time single forwards."""
-    drafter, last = drafter_named(settings.drafter, pair.draft), {}
+    prompt = prompt_of(pair, settings)
+    drafter, last = drafter_named(settings.drafter, pair.draft, pair.head), {}
     common = {"max_new_tokens": length, "sampling": settings.sampling, "stop": Stop(), "seed": settings.seed}
 
     def naive(case: int, turn: int) -> int:
-        last["naive"] = autoregressive(pair.target, settings.prompt, **common)
+        last["naive"] = autoregressive(pair.target, prompt, **common)
         return len(last["naive"].tokens)
 
     def fast(case: int, turn: int) -> int:
-        last["fast"] = speculative(pair.target, drafter, settings.prompt, k=settings.k, **common)
+        last["fast"] = speculative(pair.target, drafter, prompt, k=settings.k, **common)
         return len(last["fast"].tokens)
 
     wait = idle(pair.target.device)

@@ -12,6 +12,7 @@ import torch
 
 from ..messages import shown
 from ..pocket import TARGET
+from .named import fetch, named
 from .random_weights import PREFIX, is_random, random_llama, shape_named
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def choose_dtype(dtype: str | torch.dtype | None, device: str | torch.device) ->
 
 
 def locate(source: str | Path, role: str, revision: str | None) -> str:
-    """A folder that holds a model, `random:` and a shape, or else a hub id, as text.
+    """A folder that holds a model (a named one's, see `named`), `random:` and a shape, or else a hub id, as text.
 
     Raises:
         ValueError: what looks like a folder is not there or holds no safetensors; no such shape; or one of
@@ -69,6 +70,10 @@ def locate(source: str | Path, role: str, revision: str | None) -> str:
                 f"the {role} {source} has random weights, and those have no revision, got {shown(revision)}"
             )
         return PREFIX + shape_named(str(source)).name
+    if model := named(source):
+        if revision is not None:
+            raise ValueError(f"the {role} {model.name} is one fixed version, got revision {shown(revision)}")
+        return str(fetch(model))
     name, path = str(source), Path(source).expanduser()
     if path.is_dir():
         if revision is not None:

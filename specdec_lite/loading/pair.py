@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from ..draft import Drafter
+from ..drafters.eagle import EagleDrafter
+from ..drafters.eagle_head import EagleHead
+from ..drafters.model import ModelDrafter
+from ..drafters.prompt_lookup import PromptLookupDrafter
 from ..messages import shown
 from ..models import TransformersModel, check_module
 from ..pocket import DRAFT, TARGET
 from .checkpoints import choose_device, choose_dtype, load_module, load_tokenizer, locate
+from .named import named
 from .probe import probe as run_probe
 from .random_weights import check_memory, is_random, shape_named
 from .vocabulary import check_same_tokens, check_widths
@@ -26,12 +33,14 @@ Source: TypeAlias = "str | Path | PreTrainedModel"
 
 @dataclass(frozen=True)
 class Pair:
-    """A target, a draft (None where the text itself drafts, see `PromptLookupDrafter`) and the tokenizer they share.
+    """A target, what drafts for it (a model, a head, or neither where the text itself does) and the tokenizer.
 
     Example:
         >>> pair = sd.load_pair()
         >>> pair.target.layers, pair.draft.layers
         (24, 2)
+        >>> sd.speculative(pair.target, pair.drafter, "def add(a, b):", k=4, max_new_tokens=16).trace.k
+        4
         >>> pair.tokenizer.decode(pair.tokenizer.encode("def add(a, b):"))
         'def add(a, b):'
     """
@@ -39,6 +48,14 @@ class Pair:
     target: TransformersModel
     draft: TransformersModel | None
     tokenizer: PreTrainedTokenizerBase | None
+    head: EagleHead | None = None
+
+    @cached_property
+    def drafter(self) -> Drafter:
+        """The best that there is for this pair: its draft model, its head, or else the text itself."""
+        if self.draft is not None:
+            return ModelDrafter(self.draft)
+        return PromptLookupDrafter() if self.head is None else EagleDrafter(self.head)
 
     @property
     def models(self) -> dict[str, TransformersModel]:
@@ -49,7 +66,8 @@ class Pair:
         models, target = self.models.values(), self.target
         sizes = " and ".join(f"{each.parameters / 1e6:.1f} M" for each in models)
         layers = " and ".join(str(each.layers) for each in models)
-        how = f"{target.dtype}, {target.device}, {target.engine.name} engine" + ", no draft" * (self.draft is None)
+        alone = ", no draft" if self.head is None else ", with a head"
+        how = f"{target.dtype}, {target.device}, {target.engine.name} engine" + alone * (self.draft is None)
         return f"Pair({sizes} weights, {layers} layers, {how})"
 
 
@@ -67,14 +85,15 @@ def load_pair(
 ) -> Pair:
     """Load a target and its draft; without arguments the pocket pair, which needs no download.
 
-    A target alone makes a pair without a draft, to be drafted for by `PromptLookupDrafter`.
+    "smollm2" is SmolLM2-135M-Instruct, a real chat model, with a head to draft for it; it is fetched once (93 MB).
+    Any other target alone makes a pair without a draft, to be drafted for by `PromptLookupDrafter`.
 
     Only safetensors are read, and no code that a repository brings is run. Whatever transformers
     loads quantised it loads here; what else that needs installed, the error says.
 
     Args:
-        target, draft: each a hub id, a local folder, `random:` and the name of a shape (`random:Llama 8B`), or a
-            transformers model object.
+        target, draft: each "smollm2", a hub id, a local folder, `random:` and the name of a shape
+            (`random:Llama 8B`), or a transformers model object.
         tokenizer: what both use, when the target is a model object; otherwise it is loaded with the target.
         revision, draft_revision: branch, tag or commit of a hub id; default the repository's main branch.
         device: cpu, cuda, cuda:N or mps, where models given by name go; objects stay where they are.
@@ -111,6 +130,7 @@ def load_pair(
                 "(python -m specdec_lite.training.train)"
             )
         target, draft = TARGET, DRAFT
+    shipped = named(target)
     sources = [_located(target, "target", revision)]
     if draft is not None:
         sources.append(_located(draft, "draft", draft_revision))
@@ -130,7 +150,37 @@ def load_pair(
     if probe:
         for model, role in zip(models, ("target", "draft"), strict=False):
             run_probe(model, role)
-    return Pair(models[0], models[1] if len(models) > 1 else None, tokenizer)
+    head = None
+    if shipped and draft is None and shipped.head.is_dir():
+        head = EagleHead.load(shipped.head, models[0].device, models[0].dtype)
+    return Pair(models[0], models[1] if len(models) > 1 else None, tokenizer, head)
+
+
+def load_model(
+    source: Source | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    engine: str = "auto",
+    probe: bool = True,
+) -> TransformersModel:
+    """Load one model, such as a target for which the text itself drafts; without arguments the pocket target.
+
+    Arguments and errors as for `load_pair`.
+
+    Example:
+        >>> target = sd.load_model()
+        >>> made = sd.speculative(target, sd.PromptLookupDrafter(), "a, b = b, a + b", max_new_tokens=8)
+        >>> len(made.tokens)
+        8
+    """
+    pair = load_pair(
+        TARGET if source is None else source, tokenizer=tokenizer, revision=revision, device=device, dtype=dtype,
+        engine=engine, probe=probe,
+    )  # fmt: skip
+    return pair.target
 
 
 def _located(source: Source, role: str, revision: str | None) -> tuple[Source, str | None]:
