@@ -96,9 +96,22 @@ def build_parser() -> Parser:
         help="values of K to try (default: 1 2 3 4 5 6 8; with --batch 1 2 4)",
     )
     bench.add_argument("--temperatures", type=temperature, nargs="+", metavar="T", help="default: 0 1; with --batch 0")
-    bench.add_argument("--prompts", type=whole(1), default=4, metavar="N", help="from held-out files (default: 4)")
+    bench.add_argument(
+        "--prompts",
+        type=whole(1),
+        default=4,
+        metavar="N",
+        help="from held-out files, or of each kind of question (default: 4)",
+    )
     bench.add_argument("--max-new-tokens", type=whole(1), default=64, metavar="N", help="for each (default: 64)")
     bench.add_argument("--repeats", type=whole(1), default=5, metavar="N", help="interleaved rounds (default: 5)")
+    bench.add_argument(
+        "--drafter",
+        choices=DRAFTERS,
+        nargs="+",
+        metavar="NAME",
+        help=f"for a chat model, some of {', '.join(DRAFTERS)}",
+    )
     bench.add_argument("--only", choices=["own", "transformers"], help="leave the other one out")
     bench.add_argument("--json", metavar="FILE", help="also write everything measured, raw seconds included")
     bench.add_argument(
@@ -301,7 +314,14 @@ def run_bench(args: argparse.Namespace) -> None:
     if args.batch:
         run_batches(args)
         return
+    drafters = args.drafter
+    del args.drafter  # what `load` knows is one drafter
     pair = load(args)
+    if getattr(pair.tokenizer, "chat_template", None):
+        run_kinds(args, pair, drafters)
+        return
+    if drafters:
+        raise ValueError("--drafter is for chat models: leave it out")
     from .bench.compare import BenchSettings, run
 
     settings = BenchSettings(
@@ -313,6 +333,23 @@ def run_bench(args: argparse.Namespace) -> None:
         only=args.only,
     )
     run(pair, settings, json_file=args.json)
+
+
+def run_kinds(args: argparse.Namespace, pair: Pair, drafters: Sequence[str] | None) -> None:
+    """`bench` of a chat model."""
+    from .bench.kinds import KindsSettings, run
+
+    there = ["model"] * (pair.draft is not None) + ["head"] * (pair.head is not None) + ["lookup"]
+    settings = KindsSettings(
+        drafters=drafters or there,
+        ks=tuple(sorted(set(args.k or [1, 2, 3, 4, 6]))),
+        temperatures=tuple(dict.fromkeys(args.temperatures or [0.0, 1.0])),
+        per_kind=args.prompts,
+        max_new_tokens=args.max_new_tokens,
+        repeats=args.repeats,
+        only=args.only,
+    )
+    run(pair, settings, args.json)
 
 
 def run_batches(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from specdec_lite.trace import Round
 
 
 def chat_pair(context: int = 400) -> Pair:
-    words = tokenizer()
+    words = copy.deepcopy(tokenizer())
     words.chat_template = "{% for m in messages %}{{ m.content }}.{% endfor %}"
     return Pair(sd.TransformersModel(llama(context=context), words), None, words)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -232,7 +233,7 @@ TEMPLATE = "{% for m in messages %}a{{ m.content }}.{% endfor %}"
 
 
 def chat_model() -> sd.TransformersModel:
-    words = tokenizer()
+    words = copy.deepcopy(tokenizer())
     words.chat_template = TEMPLATE
     return sd.TransformersModel(llama(layers=3, context=2048).float(), words, engine="eager")
 

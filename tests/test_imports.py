@@ -18,7 +18,7 @@ PACKAGE = ROOT / "specdec_lite"
 ORDER = (
     *("messages", "trace", "acceptance", "transfer", "tree", "randomness", "stopping", "kv_cache"),
     *("engines", "models", "sampling", "draft", "prompts", "loop", "decoding"),
-    *("theory", "drafters", "pocket", "loading", "bench", "training", "teaching", "viz", "cli"),
+    *("theory", "drafters", "pocket", "smollm2", "loading", "bench", "training", "teaching", "viz", "cli"),
 )
 
 

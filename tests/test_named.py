@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -34,11 +35,11 @@ def unreachable(command: list[str], **options: Any) -> Any:
     return SimpleNamespace(returncode=1, stderr="WARNING: retrying\nERROR: No matching distribution found\n")
 
 
-def save(folder: Path) -> None:
+def save(folder: Path, context: int = 400) -> None:
     """A small model with a tokenizer, which chats."""
-    words = tokenizer()
+    words = copy.deepcopy(tokenizer())
     words.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    llama(layers=3, context=400).save_pretrained(folder)
+    llama(layers=3, context=context).save_pretrained(folder)
     words.save_pretrained(folder)
 
 

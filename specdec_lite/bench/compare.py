@@ -55,7 +55,10 @@ class Contest:
     def headlines(self) -> dict[str, dict[str, Any]]:
         """The three ratios that matter, as far as both sides took part."""
         naive, fast = self.best("own naive"), self.best("own speculative")
-        plain, assisted = self.best("transformers generate"), self.best("transformers assisted")
+        plain, assisted = (
+            self.best("transformers generate"),
+            self.best("transformers assisted") or self.best("transformers lookup"),
+        )
         pairs = {
             "speculative_over_naive": (fast, naive),
             "naive_over_generate": (naive, plain),
@@ -147,13 +150,13 @@ def random_weights(pair: Pair) -> bool:
 def forward_costs(pair: Pair, settings: BenchSettings) -> dict[str, dict[int, float]]:
     """Seconds of a forward over one token for both models, and over K + 1 for the target."""
     fed = {"target": sorted({1, *(k + 1 for k in settings.ks)}), "draft": [1]}
-    return forward_seconds({"target": pair.target, "draft": pair.draft}, fed)
+    return forward_seconds(pair.models, fed)
 
 
 def show_forwards(ink: Ink, forward: dict[str, dict[int, float]]) -> None:
     one = forward["target"][1]
     rows = [["one forward of the", "tokens", "ms", "in target steps"]]
-    for role in ("draft", "target"):
+    for role in reversed(forward):
         rows += [[role, str(n), f"{1000 * took:.2f}", f"{took / one:.2f}"] for n, took in forward[role].items()]
     lines = table(rows)
     ink.line(ink(lines[0], "title"))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..decoding import autoregressive, speculative
-from ..drafters.model import ModelDrafter
+from ..drafters import drafter_named
 from ..loading.pair import Pair
 from ..models import TransformersModel
 from ..sampling.distributions import Sampling
@@ -26,7 +26,7 @@ from ..trace import Round, Trace
 class Runner:
     """One way of decoding. `run` maps a prompt and a seed to new tokens."""
 
-    family: str  # "own naive", "own speculative", "transformers generate", "transformers assisted"
+    family: str  # "own naive", "own speculative", "own lookup", "transformers generate", "transformers assisted", ...
     variant: str  # "", "K=4", "default", ...
     run: Callable[[list[int], int], Sequence[int]]
     k: int | None = None
@@ -42,9 +42,9 @@ class Runner:
         return Trace([each for rounds in self.rounds.values() for each in rounds], self.k or 0)
 
 
-def own(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Runner]:
-    """Naive decoding, and speculative decoding for each K."""
-    drafter = ModelDrafter(pair.draft)
+def own(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling, kind: str | None = None) -> list[Runner]:
+    """Naive decoding, and speculative decoding for each K: by the drafter of that kind, or the pair's own."""
+    drafter = pair.drafter if kind is None else drafter_named(kind, pair.draft, pair.head)
     common = {"max_new_tokens": new, "sampling": sampling, "stop": Stop()}
 
     def with_k(k: int) -> Runner:
@@ -53,7 +53,7 @@ def own(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Run
             runner.rounds[seed, *prompt] = made.trace.rounds
             return made.tokens
 
-        runner = Runner("own speculative", f"K={k}", run, k)
+        runner = Runner(f"own {kind or 'speculative'}", f"K={k}", run, k)
         return runner
 
     def naive(prompt: list[int], seed: int) -> list[int]:
@@ -64,6 +64,8 @@ def own(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Run
 
 def theirs(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[Runner]:
     """transformers' `generate`, and its assisted generation: K fixed, its heuristic schedule, its default.
+
+    Where the pair has no draft model the text drafts, by its prompt lookup.
 
     A fixed K also switches off the confidence at which its draft stops early; its default drafts
     up to 20 tokens, as long as each has a probability of at least 0.4.
@@ -80,6 +82,9 @@ def theirs(pair: Pair, ks: Sequence[int], new: int, sampling: Sampling) -> list[
     def runner(draft: dict[str, Any] | None) -> Callable[[list[int], int], list[int]]:
         return lambda prompt, seed: generate(pair, new, sampling, draft, prompt, seed)
 
+    if pair.draft is None:
+        lookup = [Runner("transformers lookup", f"K={k}", runner({"prompt_lookup_num_tokens": k}), k) for k in ks]
+        return [Runner("transformers generate", "", runner(None)), *lookup]
     return [
         Runner("transformers generate", "", runner(None)),
         *(assisted(f"K={k}", schedule("constant", k), k) for k in ks),
@@ -99,7 +104,9 @@ def generate(
     if not sampling.greedy:
         wanted = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
     config = GenerationConfig(max_new_tokens=new, min_new_tokens=new, eos_token_id=None, pad_token_id=0, **wanted)
-    extra = {} if draft is None else {"assistant_model": bare(pair.draft, **draft)}
+    extra = draft or {}
+    if draft is not None and pair.draft is not None:
+        extra = {"assistant_model": bare(pair.draft, **draft)}
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)

@@ -143,11 +143,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=128, help="conversations a shard, written at once (default: 128)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from ..loading.pair import load_model
 
-    module = AutoModelForCausalLM.from_pretrained(args.target, dtype=torch.bfloat16).to(args.device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(args.target)
-    write(TransformersModel(module, tokenizer, engine="eager"), args.out, args.shards, args.size)
+    model = load_model(args.target, device=args.device, dtype="bfloat16", engine="eager")
+    write(model, args.out, args.shards, args.size)
 
 
 if __name__ == "__main__":

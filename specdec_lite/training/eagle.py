@@ -167,9 +167,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after so many, if nothing else ends it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
-    from ..loading.pair import load_pair
+    from ..loading.pair import load_model
 
-    target = load_pair(args.target, device=args.device, dtype="bfloat16", engine="eager").target
+    target = load_model(args.target, device=args.device, dtype="bfloat16", engine="eager")
     learn, held = split(list(read(args.conversations)))
     head = new_head(target, learn, args.draft_vocab)
     coverage = float(head.t2d[torch.tensor([token for each in held for token in each.answer])].float().mean())

@@ -1,0 +1,1 @@
+"""What ships for the chat model SmolLM2-135M-Instruct."""
