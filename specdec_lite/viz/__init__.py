@@ -5,6 +5,7 @@ from .acceptance_explorer import AcceptanceExplorer
 from .budget import budget_figure, shares
 from .cache_stepper import CacheStepper
 from .cache_steps import cache_steps, snapshots
+from .chat_box import ChatBox
 from .curves import curves, overlap_curve, watch
 from .figures import k_sentence, k_sweep, recorded_race, show
 from .k_explorer import KExplorer
@@ -25,6 +26,7 @@ from .tokens import chances_html, counts, tokens_html, tokens_table
 __all__ = [
     "KINDS",
     "AcceptanceExplorer",
+    "ChatBox",
     "CacheStepper",
     "KExplorer",
     "MuseumExplorer",
