@@ -229,6 +229,20 @@ def test_float16_holds_only_weights_that_lose_nothing() -> None:
     assert blocks(rounded, None) is None  # too small to be worth it
 
 
+@torch.inference_mode()
+def test_bfloat16_is_packed_where_the_processor_multiplies_it() -> None:
+    (made,) = layers(512, inputs=256)
+    made = made.bfloat16()
+    run = blocks(made.weight, None)
+    if run is None:
+        pytest.skip("this processor or this torch packs no bfloat16")
+    x = torch.randn(40, 256).bfloat16()
+    exact, spacing = x.double() @ made.weight.double().t(), 2**-8
+    for rows in (1, 2, 5, 40):
+        torch.testing.assert_close(run(x[:rows]).double(), exact[:rows], rtol=spacing, atol=1e-3)
+    assert blocks(layers(24)[0].bfloat16().weight, None) is None  # too small to be worth it
+
+
 onednn = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_convolution_pointwise"), reason="this torch has no oneDNN")
 
 

@@ -17,20 +17,23 @@ from torch.nn.functional import linear, pad
 
 Product = Callable[[Tensor], Tensor]  # [..., inputs] -> [..., outputs]
 WORTH_PACKING = 1 << 19  # weights; below, oneDNN's fixed cost a call (tens of microseconds) is more than it saves
+WORTH_PACKING_HALF = 1 << 16  # in bfloat16, which is reordered in every call where it is not packed
 FEW = 5  # rows: a round of K = 4
 LANES = 8  # numbers of float32 that a register of AVX2 holds
 MANY = 32  # rows; beyond, arithmetic decides and no order of the weights helps
 
 
 def packed(weight: Tensor, bias: Tensor | None, parts: Sequence[Tensor] | None = None) -> Product | None:
-    """The product with a packed copy of these weights, float32 on a CPU; None where no way is there or helps.
+    """The product with a packed copy of these weights, on a CPU; None where no way is there or helps.
 
     Args:
         weight: [outputs, inputs].
         bias: [outputs], or None.
         parts: matrices that are there anyway and of which `weight` was joined, so that it need not be kept.
     """
-    ways = half, partial(by_rows, parts=parts), blocks
+    ways: Sequence[Callable[..., Product | None]] = (half, partial(by_rows, parts=parts), blocks)
+    if weight.dtype != torch.float32:
+        ways = (blocks,)
     return next((made for way in ways if (made := way(weight, bias)) is not None), None)
 
 
@@ -119,8 +122,12 @@ class ByRows:
 
 
 def blocks(weight: Tensor, bias: Tensor | None) -> Product | None:
-    """oneDNN: float32 weights in blocks, in the order in which one kernel reads them for any number of rows."""
-    if weight.numel() < WORTH_PACKING:
+    """oneDNN: weights in blocks, in the order in which one kernel reads them for any number of rows.
+
+    Also bfloat16, where the processor multiplies it: unpacked it is reordered in every call, which takes longer than
+    the half of the bytes saves.
+    """
+    if weight.numel() < (WORTH_PACKING if weight.dtype == torch.float32 else WORTH_PACKING_HALF):
         return None
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, 8)
@@ -138,13 +145,13 @@ def product(layers: Sequence[nn.Linear], copy: bool = True) -> Product:
     """One function for the products of several layers with the same input, outputs one after another.
 
     The layers are left alone. With `copy` their weights are held a second time where that saves time: packed on a CPU
-    in float32, else joined to one matrix if there are several.
+    in float32 and bfloat16, else joined to one matrix if there are several.
     """
     if not copy:
         return lambda x: _side_by_side([linear(x, each.weight, each.bias) for each in layers])
     parts = [each.weight.detach() for each in layers]
     weight, bias = _joined(parts), _joined_bias(layers)  # [outputs, inputs], [outputs]
-    packs = weight.device.type == "cpu" and weight.dtype == torch.float32
+    packs = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
     return (packs and packed(weight, bias, parts)) or (lambda x: linear(x, weight, bias))
 
 

@@ -49,7 +49,9 @@ class Norm:
         self.weight, self.epsilon = norm.weight.detach(), norm.variance_epsilon
         width = len(self.weight)
         # in float32 on a CPU a second copy
-        self.scaled, self.floor = self.weight * width**0.5, self.weight.new_tensor((width * self.epsilon) ** 0.5)
+        self.scaled, self.root = self.weight * width**0.5, width**0.5
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        self.floor = self.weight.new_tensor((width * self.epsilon) ** 0.5, dtype=wide)
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.is_cuda and x.dtype != torch.float64:  # one kernel, which sums in float32 by itself
@@ -57,7 +59,11 @@ class Norm:
         if x.dtype == torch.float32:  # by the length of x, which takes fewer calls than the mean inside rms_norm
             length = vector_norm(x, dim=-1, keepdim=True).hypot_(self.floor)  # sqrt(|x|^2 + width * epsilon)
             return x.div(length).mul_(self.scaled)
-        return self.weight * rms_norm(x.float(), self.weight.shape, None, self.epsilon).to(x.dtype)
+        if x.dtype == torch.float64:  # to the last bit as transformers
+            return self.weight * rms_norm(x.float(), self.weight.shape, None, self.epsilon).to(x.dtype)
+        wide = x.float()
+        length = vector_norm(wide, dim=-1, keepdim=True).hypot_(self.floor)
+        return self.weight * wide.div_(length).mul_(self.root).to(x.dtype)
 
 
 class Layer:

@@ -139,7 +139,7 @@ def load_pair(
     made_up = dict.fromkeys(source[0] for source in sources if is_random(source[0]))
     check_memory(map(shape_named, map(str, made_up)), device, dtype)  # of both together, before either is made
     tokenizer, agreed = _shared_tokenizer(sources, tokenizer)
-    with _without_bars(target is TARGET):
+    with _without_bars(target is TARGET or shipped is not None):
         module = _module(sources[0], "target", device, dtype)
         modules = [module]
         if draft is not None:  # a model that drafts for itself is read once

@@ -8,15 +8,17 @@ a draft model. `python -m specdec_lite.training.eagle --target FOLDER --conversa
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import embedding, pad, scaled_dot_product_attention
+from tqdm.auto import tqdm
 
 from ..drafters.eagle_head import EagleHead, head_config
 from ..models import TransformersModel
@@ -26,9 +28,10 @@ from .passages import Batch, Passages, frequent, split
 from .trainer import Loss, Plan, train
 
 STEPS = 4  # of the head after each place: as many tokens as it is trained to draft
+LOOK_EVERY = 100  # steps between looks at conversations held out
 FADE = 0.8  # weight of a step, relative to the one before: later ones are needed less often
 PLAN = Plan(
-    tokens=8_000_000, context=256, final_context=256, tokens_per_step=4096, muon_lr=0.01, adam_lr=0.001, decay_from=0.3,
+    tokens=8_000_000, context=256, final_context=256, tokens_per_step=2048, muon_lr=0.01, adam_lr=0.001, decay_from=0.3,
     compile=False, bfloat16=True,
 )  # fmt: skip
 
@@ -86,7 +89,7 @@ class Teacher:
 
     def pairs(self, head: nn.Module, batch: Batch, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """For each step the logits of target and head, where it drafts a token of an answer. [places, vocab] both"""
-        words = torch.nn.functional.embedding(batch.tokens, self.words)
+        words = embedding(batch.tokens, self.words)
         for step, state in enumerate(unroll(head, batch.given, words, steps)):
             ahead = 1 + step  # the target's place that predicts the same token
             learnt = batch.learnt[:, ahead:]
@@ -122,6 +125,18 @@ class Teacher:
                     count[step] += len(mine)
         shares = {"overlap": overlap, "same_choice": same}
         return {name: [total / n for total, n in zip(each, count, strict=True)] for name, each in shares.items()}
+
+
+def looking(loss: Loss, look: Callable[[nn.Module], None], every: int) -> Loss:
+    """The same, with a look at the head before every so many batches."""
+    calls = itertools.count()
+
+    def looked(head: nn.Module, places: Tensor) -> Tensor:
+        if next(calls) % every == 0:
+            look(head)
+        return loss(head, places)
+
+    return looked
 
 
 def head_start(head: EagleHead, target: TransformersModel) -> None:
@@ -166,6 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=PLAN.tokens, help="to train on, repeats counted")
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after so many, if nothing else ends it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--muon-lr", type=float, default=PLAN.muon_lr, help=f"default: {PLAN.muon_lr}")
     args = parser.parse_args(argv)
     from ..loading.pair import load_model
 
@@ -176,18 +192,28 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{len(learn)} conversations, {sum(len(each.answer) for each in learn)} tokens of answers")
     print(f"the {args.draft_vocab} tokens that the head can propose are {coverage:.1%} of other answers")
     unseen, passages = (Passages.record(target, some, head.states) for some in (held, learn))
-    teacher, plan = Teacher(target, head), replace(PLAN, tokens=args.tokens, minutes=args.minutes)
+    teacher, plan = Teacher(target, head), replace(PLAN, tokens=args.tokens, minutes=args.minutes, muon_lr=args.muon_lr)
     args.out.mkdir(parents=True, exist_ok=True)
     rows = plan.tokens_per_step // plan.context
+    curve = []
+
+    def look(head: EagleHead) -> None:
+        curve.append(teacher.evaluate(head, unseen, args.steps))
+        tqdm.write(f"after {LOOK_EVERY * (len(curve) - 1)} steps: {told(curve[-1])}")
+
     state = train(
-        head, lambda context, seed: passages.items(rows), teacher.loss(passages, args.steps), plan,
-        args.out / "checkpoint.pt", "head",
+        head, lambda context, seed: passages.items(rows),
+        looking(teacher.loss(passages, args.steps), look, LOOK_EVERY), plan, args.out / "checkpoint.pt", "head",
     )  # fmt: skip
     found = teacher.evaluate(head, unseen, args.steps)
     head.save(args.out)
-    (args.out / "training.json").write_text(json.dumps(state | found | {"coverage": coverage}, indent=2) + "\n")
-    for name, shares in found.items():
-        print(name, " ".join(f"{share:.3f}" for share in shares))
+    made = state | found | {"coverage": coverage, "look_every": LOOK_EVERY, "curve": curve}
+    (args.out / "training.json").write_text(json.dumps(made, indent=1) + "\n")
+    print(f"after {state['step']} steps: {told(found)}")
+
+
+def told(found: dict[str, list[float]]) -> str:
+    return "; ".join(f"{name} {' '.join(f'{share:.3f}' for share in shares)}" for name, shares in found.items())
 
 
 if __name__ == "__main__":
