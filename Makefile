@@ -11,7 +11,7 @@ LOW := .venv-low
 FIRST := notebooks/00_start_here.ipynb
 CHROMIUM := command -v chromium || command -v chromium-browser || command -v google-chrome
 
-.PHONY: help lab demo bench test lint test-units test-pretended-gpu test-notebooks test-browser test-lower-bounds format clean
+.PHONY: help lab demo bench test lint test-units test-pretended-gpu test-notebooks test-real test-browser test-lower-bounds format clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -41,6 +41,9 @@ test-notebooks: $(VENV)/test.stamp ## run every notebook and compare its outputs
 
 test-pretended-gpu: $(VENV)/test.stamp ## the tests of GPUs, without one: on tensors that say they are on one
 	PYTHONPATH=tests $(BIN)/python -m pytest -p pretended_gpu -m gpu -n $(WORKERS)
+
+test-real: $(VENV)/real.stamp ## the tests of the chat model, which is fetched once (93 MB)
+	$(BIN)/python -m pytest -m real tests/test_real.py
 
 test-browser: $(VENV)/browser.stamp ## every notebook in a real browser: JupyterLab runs it, its controls are moved
 	@$(CHROMIUM) || { command -v apt-get && [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q chromium; } || true
@@ -73,6 +76,10 @@ $(VENV)/lab.stamp: pyproject.toml $(VENV)/torch.stamp
 $(VENV)/test.stamp: pyproject.toml $(VENV)/torch.stamp
 	$(BIN)/python -m pip install -e ".[notebooks,test]"
 	@touch $(VENV)/lab.stamp $@
+
+$(VENV)/real.stamp: pyproject.toml $(VENV)/test.stamp
+	$(BIN)/python -m pip install -e ".[real]"
+	@touch $@
 
 $(VENV)/browser.stamp: pyproject.toml $(VENV)/test.stamp
 	$(BIN)/python -m pip install -e ".[browser]"

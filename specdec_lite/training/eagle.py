@@ -28,7 +28,7 @@ from .passages import Batch, Passages, frequent, split
 from .trainer import Loss, Plan, train
 
 STEPS = 4  # of the head after each place: as many tokens as it is trained to draft
-LOOK_EVERY = 100  # steps between looks at conversations held out
+LOOK_EVERY = 200  # steps between looks at conversations held out
 FADE = 0.8  # weight of a step, relative to the one before: later ones are needed less often
 PLAN = Plan(
     tokens=8_000_000, context=256, final_context=256, tokens_per_step=2048, muon_lr=0.01, adam_lr=0.001, decay_from=0.3,
