@@ -19,7 +19,7 @@ from specdec_lite.drafters.eagle_head import EagleHead, head_config
 from specdec_lite.engines.engine import Span
 from specdec_lite.theory.exact import largest_difference, sequence_distribution, target_distribution
 from specdec_lite.trace import Round
-from specdec_lite.training.conversations import KINDS, TEMPLATES, Conversation, read, write
+from specdec_lite.training.conversations import KINDS, TEMPLATES, Conversation, pack, read, write
 from specdec_lite.training.eagle import Teacher, head_start, unroll
 from specdec_lite.training.passages import Passages, frequent
 from specdec_lite.training.trainer import Plan, train
@@ -250,6 +250,8 @@ def test_conversations_go_on_where_they_stopped(tmp_path: Path) -> None:
     assert {each.temperature for each in made} == {0.0, 1.0}
     assert {each.kind for each in made} <= {"own", *KINDS}
     assert not list(tmp_path.glob("*.partial"))
+    pack(tmp_path, tmp_path / "all.jsonl.xz")
+    assert list(read(tmp_path / "all.jsonl.xz")) == made
     answers = [each.answer for each in made if each.temperature]
     assert len({tuple(each) for each in answers}) > 1
 

@@ -2,7 +2,7 @@
 
 A head drafts from its own states after the first token, so it is trained on several of its own steps: Li et al. 2025,
 arXiv:2503.01840, "training-time test". It learns the target's whole distribution at each place, by the same distance as
-a draft model. `python -m specdec_lite.training.eagle --target FOLDER --conversations FOLDER --out FOLDER`.
+a draft model. `python -m specdec_lite.training.eagle --out FOLDER`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .distil import distance
 from .passages import Batch, Passages, frequent, split
 from .trainer import Loss, Plan, train
 
+SHIPPED = Path(__file__).parents[1] / "smollm2" / "conversations.jsonl.xz"
 STEPS = 4  # of the head after each place: as many tokens as it is trained to draft
 LOOK_EVERY = 200  # steps between looks at conversations held out
 FADE = 0.8  # weight of a step, relative to the one before: later ones are needed less often
@@ -173,8 +174,9 @@ def new_head(target: TransformersModel, conversations: Sequence[Conversation], d
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", required=True, help="the chat model: a folder or a name")
-    parser.add_argument("--conversations", type=Path, required=True, help="the folder of training.conversations")
+    parser.add_argument("--target", default="smollm2", help="the chat model: a folder or a name (default: smollm2)")
+    shards = "folders or files of training.conversations (default: what SmolLM2 wrote, in this package)"
+    parser.add_argument("--conversations", type=Path, nargs="+", default=[SHIPPED], help=shards)
     parser.add_argument("--out", type=Path, required=True, help="where the head goes; call again to go on")
     parser.add_argument("--draft-vocab", type=int, default=8192, help="tokens that it can propose (default: 8192)")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"tokens that it learns to draft (default: {STEPS})")
@@ -186,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     from ..loading.pair import load_model
 
     target = load_model(args.target, device=args.device, dtype="bfloat16", engine="eager")
-    learn, held = split(list(read(args.conversations)))
+    learn, held = split([each for path in args.conversations for each in read(path)])
     head = new_head(target, learn, args.draft_vocab)
     coverage = float(head.t2d[torch.tensor([token for each in held for token in each.answer])].float().mean())
     print(f"{len(learn)} conversations, {sum(len(each.answer) for each in learn)} tokens of answers")
