@@ -212,6 +212,9 @@ def add_machine(group: argparse._ArgumentGroup, threads: str) -> None:
     group.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16", "float64"], help="default: float32 on a cpu"
     )
+    group.add_argument(
+        "--bits", type=int, choices=[8, 4], help="of the target's weights, on a cpu (default: as loaded)"
+    )
     group.add_argument("--threads", type=whole(1), metavar="N", help=f"of the processor ({threads})")
 
 
@@ -250,7 +253,7 @@ def load(args: argparse.Namespace) -> Pair:
 
     pair = load_pair(
         args.target, args.draft, revision=args.revision, draft_revision=args.draft_revision,
-        device=args.device, dtype=args.dtype, engine=args.engine,
+        device=args.device, dtype=args.dtype, engine=args.engine, bits=args.bits,
     )  # fmt: skip
     if getattr(args, "drafter", "") is None:
         args.drafter = "model" if pair.draft else "head" if pair.head else "lookup"
@@ -399,7 +402,7 @@ def run_roofline(args: argparse.Namespace) -> None:
     from .bench.roofline import RooflineSettings, run
 
     name_target(args)
-    names = ("target", "context", "threads", "device", "dtype", "repeats")
+    names = ("target", "context", "threads", "device", "dtype", "bits", "repeats")
     settings = RooflineSettings(rows=tuple(sorted(set(args.rows))), **{name: getattr(args, name) for name in names})
     models = run(settings, json_file=args.json)
     if args.picture:
@@ -409,6 +412,8 @@ def run_roofline(args: argparse.Namespace) -> None:
 
 
 def run_targets(args: argparse.Namespace) -> None:
+    if args.bits:
+        raise ValueError("targets are for weights as they are loaded: leave out --bits")
     check_folder("--json", args.json)
     quiet()
     from .bench.targets import TargetsSettings, run

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .engines import GraphEngine, build
 from .engines.architecture import reach, refusal, windows
 from .engines.engine import Layers, Masks, Span
+from .engines.quantised import QuantisedLinear
 from .engines.snapshot import Snapshot, settings
 from .kv_cache import KVCache
 from .messages import shown
@@ -147,7 +148,8 @@ class TransformersModel:
     @property
     def parameters(self) -> int:
         """How many weights, tied ones counted once."""
-        return sum(p.numel() for p in self.module.parameters())
+        quantised = [each for each in self.module.modules() if isinstance(each, QuantisedLinear)]
+        return sum(p.numel() for p in self.module.parameters()) + sum(each.count for each in quantised)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """Begin a text. Errors as for a new model."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..engines.quantised import QuantisedLinear
 from ..loop import Run
 from ..models import LanguageModel, TransformersModel
 
@@ -79,7 +80,9 @@ def weight_bytes(model: LanguageModel | None) -> int:
     """Of a transformers model's parameters, tied ones once. A lean engine's packed copy comes on top, up to as much."""
     if not isinstance(model, TransformersModel):
         return 0
-    return sum(weight.nbytes for weight in model.module.parameters())
+    quantised = [each for each in model.module.modules() if isinstance(each, QuantisedLinear)]
+    stored = [tensor for each in quantised for tensor in each.buffers()]
+    return sum(weight.nbytes for weight in (*model.module.parameters(), *stored))
 
 
 def megabytes(count: int) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..engines.quantised import quantise
 from ..loading.checkpoints import choose_device, choose_dtype, load_module, locate
 from ..loading.llamas import OWN, PUBLISHED, Llama
 from ..loading.random_weights import bytes_of, free_bytes, random_llama
@@ -58,23 +59,32 @@ def wide_llama(device: torch.device, dtype: torch.dtype | None) -> PreTrainedMod
 
 
 def subjects(
-    target: str | None, device: str = "cpu", dtype: str | None = None, threads: int | None = None
+    target: str | None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    threads: int | None = None,
+    bits: int | None = None,
 ) -> list[Subject]:
     """The models to be timed: the one that is named, or else the pocket target and a random Llama that waits
     for memory.
 
     Args:
         target: hub id, local folder or `random:` and the name of a shape.
-        device, dtype: as for `load_pair`.
+        device, dtype, bits: as for `load_pair`.
         threads: of the processor; default 1 for the pocket target, for others as many as torch takes.
 
     Raises:
         ValueError: a device, a dtype or a model that is not to be had.
     """
-    numbers, where = choose_dtype(dtype, device), choose_device(device)
+    if bits is not None and target is None:
+        raise ValueError("bits are for a target that is named")
+    numbers, where = choose_dtype(dtype or ("bfloat16" if bits else None), device), choose_device(device)
     every = threads or torch.get_num_threads()
     if target:
-        return [Subject(target, load_module(locate(target, "target", None), "target", where, numbers, None), every)]
+        module = load_module(locate(target, "target", None), "target", where, numbers, None)
+        if bits is not None:
+            quantise(module, bits)
+        return [Subject(target, module, every)]
     shape = wide_shape(where, numbers)
     pocket = load_module(str(TARGET), "target", where, numbers, None)
     return [

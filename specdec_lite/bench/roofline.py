@@ -39,6 +39,7 @@ class RooflineSettings:
     threads: int | None = None
     device: str = "cpu"
     dtype: str | None = None
+    bits: int | None = None
     repeats: int = 11
 
 
@@ -54,7 +55,7 @@ class Gives:
 def run(settings: RooflineSettings, json_file: str | None = None) -> list[Subject]:
     """The whole measurement: tables on standard output, progress on standard error."""
     ink, progress = Ink(sys.stdout), Ink(sys.stderr)
-    models = subjects(settings.target, settings.device, settings.dtype, settings.threads)
+    models = subjects(settings.target, settings.device, settings.dtype, settings.threads, settings.bits)
     rows = {1, FEW, *settings.rows}
     for each in models:
         check_room(each.module, rows, settings.context)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from .quantised import QuantisedLinear
+
 Product = Callable[[Tensor], Tensor]  # [..., inputs] -> [..., outputs]
 WORTH_PACKING = 1 << 19  # weights; below, oneDNN's fixed cost a call (tens of microseconds) is more than it saves
 WORTH_PACKING_HALF = 1 << 16  # in bfloat16, which is reordered in every call where it is not packed
@@ -141,16 +143,19 @@ def _linear(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
 
 
-def product(layers: Sequence[nn.Linear], copy: bool = True) -> Product:
+def product(layers: Sequence[nn.Linear | QuantisedLinear], copy: bool = True) -> Product:
     """One function for the products of several layers with the same input, outputs one after another.
 
     The layers are left alone. With `copy` their weights are held a second time where that saves time: packed on a CPU
     in float32 and bfloat16, else joined to one matrix if there are several.
     """
+    plain = [each for each in layers if isinstance(each, nn.Linear)]
+    if len(plain) < len(layers):
+        return lambda x: _side_by_side([each(x) for each in layers])
     if not copy:
-        return lambda x: _side_by_side([linear(x, each.weight, each.bias) for each in layers])
-    parts = [each.weight.detach() for each in layers]
-    weight, bias = _joined(parts), _joined_bias(layers)  # [outputs, inputs], [outputs]
+        return lambda x: _side_by_side([linear(x, each.weight, each.bias) for each in plain])
+    parts = [each.weight.detach() for each in plain]
+    weight, bias = _joined(parts), _joined_bias(plain)  # [outputs, inputs], [outputs]
     packs = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
     return (packs and packed(weight, bias, parts)) or (lambda x: linear(x, weight, bias))
 

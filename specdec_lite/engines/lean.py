@@ -19,13 +19,14 @@ from .architecture import FULL, SLIDING, reach, windows
 from .attention import attend, for_groups, own_attention
 from .cpu_kernels import Product, product
 from .engine import Engine, Layers, Masks, Span
+from .quantised import QuantisedLinear
 from .snapshot import everywhere, grows, listeners
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
-MAKERS = ("transformers.", "torch.")
+MAKERS = ("transformers.", "torch.", "specdec_lite.engines.")
 
 
 def fits(module: PreTrainedModel) -> bool:
@@ -34,7 +35,7 @@ def fits(module: PreTrainedModel) -> bool:
     linears = [each for name, each in module.named_modules() if name.endswith(("_proj", "lm_head"))]
     return (
         type(module).__name__ in FAMILY
-        and all(type(each) is nn.Linear for each in linears)
+        and all(type(each) in (nn.Linear, QuantisedLinear) for each in linears)
         and all(made.__module__.startswith(MAKERS) for each in parts for made in (type(each), type(each).forward))
         and not any(listeners(each) or "forward" in vars(each) for each in parts)
         and not everywhere()

@@ -16,6 +16,7 @@ from ..drafters.eagle import EagleDrafter
 from ..drafters.eagle_head import EagleHead
 from ..drafters.model import ModelDrafter
 from ..drafters.prompt_lookup import PromptLookupDrafter
+from ..engines.quantised import quantise
 from ..messages import shown
 from ..models import TransformersModel, check_module
 from ..pocket import DRAFT, TARGET
@@ -81,6 +82,7 @@ def load_pair(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
     engine: str = "auto",
+    bits: int | None = None,
     probe: bool = True,
 ) -> Pair:
     """Load a target and its draft; without arguments the pocket pair, which needs no download.
@@ -105,6 +107,8 @@ def load_pair(
             them recorded as CUDA graphs and replayed; on a CPU a tape stands in, for lessons and tests) or
             "auto": graph on CUDA, lean on a CPU for Llama, Mistral, Qwen2 and Qwen3 models of moderate
             size, else eager. Where a model can't be recorded, a warning says why, and it runs without.
+        bits: 8 or 4 holds the target's weights as integers, on a CPU; the quantised model is then the target. Its
+            sums are in `dtype`, bfloat16 by default.
         probe: check a cached, a rewound, a ragged and a roomy forward against an uncached one.
 
     Raises:
@@ -121,6 +125,8 @@ def load_pair(
     """
     if target is None and draft is not None:
         raise ValueError("a draft needs a target: give both, or neither for the pocket pair")
+    if bits is not None and dtype is None:
+        dtype = "bfloat16"
     dtype = choose_dtype(dtype, device)  # first: it is a fact about mps, whether one is here or not
     device = choose_device(device)
     if target is None:
@@ -141,6 +147,10 @@ def load_pair(
     tokenizer, agreed = _shared_tokenizer(sources, tokenizer)
     with _without_bars(target is TARGET or shipped is not None):
         module = _module(sources[0], "target", device, dtype)
+        if bits is not None:
+            if not isinstance(sources[0][0], str):
+                raise ValueError("bits are for a target given by name: a model object stays as it is")
+            quantise(module, bits)
         modules = [module]
         if draft is not None:  # a model that drafts for itself is read once
             modules.append(module if sources[1] == sources[0] else _module(sources[1], "draft", device, dtype))
@@ -164,6 +174,7 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
     engine: str = "auto",
+    bits: int | None = None,
     probe: bool = True,
 ) -> TransformersModel:
     """Load one model, such as a target for which the text itself drafts; without arguments the pocket target.
@@ -178,7 +189,7 @@ def load_model(
     """
     pair = load_pair(
         TARGET if source is None else source, tokenizer=tokenizer, revision=revision, device=device, dtype=dtype,
-        engine=engine, probe=probe,
+        engine=engine, bits=bits, probe=probe,
     )  # fmt: skip
     return pair.target
 

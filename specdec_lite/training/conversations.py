@@ -3,8 +3,8 @@
 Half of the questions are the model's own: after the bare header of a user's turn it writes what a
 user would (Magpie, Xu et al. 2024, arXiv:2406.08464). The others are filled templates of six kinds,
 whose passages are partly earlier answers. The answers are the model's, greedy and at temperature 1.
-`python -m specdec_lite.training.conversations --out FOLDER`, again to go on. What SmolLM2 wrote in 75 minutes on two cores
-is in specdec_lite/smollm2/conversations.jsonl.xz.
+`python -m specdec_lite.training.conversations --out FOLDER`, again to go on. What SmolLM2 wrote in 75
+minutes on two cores is in specdec_lite/smollm2/conversations.jsonl.xz.
 """
 
 from __future__ import annotations
