@@ -203,5 +203,5 @@ def figures(made: Answer) -> str:
     line = f"{len(made.tokens)} tokens, {made.rate:.1f} a second"
     if made.speed_up == made.speed_up:
         line += f", {made.speed_up:.2f} times naive decoding ({1000 * made.naive_step:.1f} ms a step)"
-    kept = f", {percent(accepted / judged)} of the judged guesses accepted" if judged else ""
+    kept = f", acceptance {percent(accepted / judged)}" if judged else ""
     return line + f"; {len(made.tokens) / len(made.rounds):.2f} tokens a round{kept}"

@@ -97,13 +97,16 @@ class Teacher:
             mine = head.lm_head(head.norm(state[:, : state.shape[1] - ahead][learnt]))
             yield batch.last[:, ahead:][learnt] @ self.unembedding.T, mine
 
-    def loss(self, passages: Passages, steps: int, variation: float = 1.0, divergence: float = 0.3) -> Loss:
+    def loss(
+        self, passages: Passages, steps: int, variation: float = 1.0, divergence: float = 0.3, compiled: bool = False
+    ) -> Loss:
         """The distance to the target's distribution, a weighted mean over steps."""
         weights = [FADE**step for step in range(steps)]
+        apart = torch.compile(distance, dynamic=True) if compiled else distance
 
         def loss(head: nn.Module, places: Tensor) -> Tensor:
             batch = passages.batch(places.flatten().tolist(), places.device)
-            parts = [distance(theirs, mine, variation, divergence) for theirs, mine in self.pairs(head, batch, steps)]
+            parts = [apart(theirs, mine, variation, divergence) for theirs, mine in self.pairs(head, batch, steps)]
             return sum(weight * part for weight, part in zip(weights, parts, strict=True)) / sum(weights)
 
         return loss
@@ -183,6 +186,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=PLAN.tokens, help="to train on, repeats counted")
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after so many, if nothing else ends it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="the loss, which halves the time; needs a C++ compiler")
     parser.add_argument("--muon-lr", type=float, default=PLAN.muon_lr, help=f"default: {PLAN.muon_lr}")
     args = parser.parse_args(argv)
     from ..loading.pair import load_model
@@ -203,10 +207,8 @@ def main(argv: list[str] | None = None) -> None:
         curve.append(teacher.evaluate(head, unseen, args.steps))
         tqdm.write(f"after {LOOK_EVERY * (len(curve) - 1)} steps: {told(curve[-1])}")
 
-    state = train(
-        head, lambda context, seed: passages.items(rows),
-        looking(teacher.loss(passages, args.steps), look, LOOK_EVERY), plan, args.out / "checkpoint.pt", "head",
-    )  # fmt: skip
+    loss = looking(teacher.loss(passages, args.steps, compiled=args.compile), look, LOOK_EVERY)
+    state = train(head, lambda *_: passages.items(rows), loss, plan, args.out / "checkpoint.pt", "head")
     found = teacher.evaluate(head, unseen, args.steps)
     head.save(args.out)
     made = state | found | {"coverage": coverage, "look_every": LOOK_EVERY, "curve": curve}
