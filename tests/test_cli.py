@@ -14,8 +14,9 @@ import tiny
 from transformers import PreTrainedTokenizerFast
 
 import specdec_lite
+from specdec_lite.arguments import MAX_K
 from specdec_lite.bench.console import Ink, TokenWriter, percent, table
-from specdec_lite.cli import MAX_K, main
+from specdec_lite.cli import main
 from specdec_lite.decoding import MAX_K as LOOP_MAX_K
 from specdec_lite.pocket.corpus import train_tokenizer
 
@@ -77,7 +78,7 @@ def test_parsing_needs_no_torch():
         "package = types.ModuleType('specdec_lite')",  # without what its __init__ imports
         f"package.__path__ = [{str(Path(specdec_lite.__file__).parent)!r}]",
         "sys.modules['specdec_lite'] = package",
-        "from specdec_lite.cli import build_parser",
+        "from specdec_lite.arguments import build_parser",
         "build_parser().format_help()",
         "assert 'torch' not in sys.modules",
     ]

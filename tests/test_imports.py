@@ -18,7 +18,7 @@ PACKAGE = ROOT / "specdec_lite"
 ORDER = (
     *("messages", "trace", "acceptance", "transfer", "tree", "randomness", "stopping", "kv_cache"),
     *("engines", "models", "sampling", "draft", "prompts", "loop", "decoding"),
-    *("theory", "drafters", "pocket", "smollm2", "loading", "bench", "training", "teaching", "viz", "cli"),
+    *("theory", "drafters", "pocket", "smollm2", "loading", "bench", "training", "teaching", "viz", "arguments", "cli"),
 )
 
 
@@ -83,7 +83,7 @@ def test_a_public_name_loads_torch_and_no_slower_library() -> None:
 
 
 def test_the_command_line_answers_without_torch() -> None:
-    loaded = modules_after("from specdec_lite.cli import build_parser; build_parser()")
+    loaded = modules_after("import specdec_lite.cli; specdec_lite.cli.build_parser()")
     assert not loaded & {"torch", "numpy", *SLOW}
 
 

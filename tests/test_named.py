@@ -15,7 +15,7 @@ from test_eagle import SOME, head_for
 from tiny import PROMPT, llama, tokenizer
 
 import specdec_lite as sd
-from specdec_lite import cli, drafters
+from specdec_lite import arguments, cli, drafters
 from specdec_lite.drafters.eagle import EagleDrafter
 from specdec_lite.loading import named
 from specdec_lite.loading.named import NAMED, SMOLLM2, fetch
@@ -157,8 +157,8 @@ def test_a_name_is_one_version(cache: Path) -> None:
 
 
 def test_the_command_line_knows_the_names() -> None:
-    assert (*("pocket",), *NAMED) == cli.PAIRS
-    assert cli.DRAFTERS == drafters.DRAFTERS
+    assert (*("pocket",), *NAMED) == arguments.PAIRS
+    assert arguments.DRAFTERS == drafters.DRAFTERS
 
 
 def test_the_demo_asks_a_chat_model(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

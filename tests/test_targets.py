@@ -13,7 +13,7 @@ import torch
 from fake_clock import Clock
 
 import specdec_lite as sd
-from specdec_lite import cli
+from specdec_lite import arguments
 from specdec_lite.bench import bandwidth as speed
 from specdec_lite.bench import models_under_test as subjects
 from specdec_lite.bench import overhead as outside
@@ -50,8 +50,8 @@ def test_every_goal_has_its_sentence_its_part_and_a_figure_of_its_own() -> None:
     for device in ANY:
         keys = [(each.part, each.name) for each in goals_for(device)]
         assert len(set(keys)) == len(keys)
-    assert {each.part for each in GOALS} == set(PARTS) == set(cli.PARTS)
-    assert tuple(PARTS) == cli.PARTS
+    assert {each.part for each in GOALS} == set(PARTS) == set(arguments.PARTS)
+    assert tuple(PARTS) == arguments.PARTS
     assert all(len(each.sentence) > 20 for each in GOALS)
     assert WANTED == {"five_rows": 1.25, "share_of_bandwidth": 0.80}
 
