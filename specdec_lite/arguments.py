@@ -119,7 +119,7 @@ def build_parser() -> Parser:
     doctor.add_argument(
         "--prompts", metavar="FILE", help="one a line, or a .json list (default: 4 from held-out files)"
     )
-    add_drafter(doctor, ("model", "lookup", "exit"))
+    add_drafter(doctor, DRAFTERS)
     doctor.add_argument("--temperature", type=temperature, default=0.0, help="0 is greedy (default: 0)")
     doctor.add_argument("--k-max", type=whole(1, MAX_K), default=8, metavar="K", help="largest K to try (default: 8)")
     doctor.add_argument("--max-new-tokens", type=whole(2), default=64, metavar="N", help="for each (default: 64)")

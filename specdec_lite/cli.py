@@ -182,7 +182,6 @@ def run_doctor(args: argparse.Namespace) -> None:
     names = ("k_max", "max_new_tokens", "temperature", "repeats", "seed")
     settings = DoctorSettings(**{name: getattr(args, name) for name in names})
     pair = load(args)
-    args.drafter = "lookup" if args.drafter == "head" else args.drafter  # which the doctor does not know yet
     found = run(pair, drafter(pair, args.drafter, args.agreement), settings, args.prompts, args.json)
     if args.picture:
         from .viz.budget import budget_figure

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 from fake_clock import Clock
+from test_eagle import head_for
 from test_trace import made as round_made
 
 import specdec_lite as sd
@@ -50,11 +51,14 @@ def totals(account: Replay) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("lookup", [False, True])
-def test_rounds_counted_along_texts_are_those_of_every_path_of_the_real_loop(k: int, lookup: bool) -> None:
+@pytest.mark.parametrize("kind", ["model", "lookup", "head"])
+def test_rounds_counted_along_texts_are_those_of_every_path_of_the_real_loop(k: int, kind: str) -> None:
     """No path is decoded speculatively on the left; every one is on the right."""
-    target, draft = tiny.table_pair(vocab=2 if lookup else 3, noise=1.0)
-    drafter: Drafter = sd.PromptLookupDrafter() if lookup else sd.ModelDrafter(draft)
+    target, draft = tiny.table_pair(vocab=2 if kind == "lookup" else 3, noise=1.0)
+    drafter: Drafter = sd.PromptLookupDrafter() if kind == "lookup" else sd.ModelDrafter(draft)
+    if kind == "head":
+        target = sd.TransformersModel(tiny.llama(vocab=3, layers=3), engine="lean")
+        drafter = sd.EagleDrafter(head_for(target, [0, 2]))
     counted = [0.0] * 4
     for text, probability in exact.target_distribution(target, PROMPT, max_new_tokens=NEW).items():
         chances = agreement(target, drafter, [*PROMPT, *text], len(PROMPT), sd.Sampling(), k).chances
@@ -74,7 +78,10 @@ def test_rounds_counted_along_texts_are_those_of_every_path_of_the_real_loop(k: 
 def test_greedy_rounds_are_counted_to_the_round(k: int) -> None:
     target, draft = tiny.pair(0.1)
     common = dict(max_new_tokens=40, sampling=sd.Sampling(temperature=0), stop=sd.Stop())
-    for drafter in (sd.ModelDrafter(draft), sd.PromptLookupDrafter()):
+    deep = sd.TransformersModel(tiny.llama(layers=3), engine="lean")
+    head = sd.EagleDrafter(head_for(deep, list(range(0, tiny.VOCAB, 2))))
+    pairs = [(target, sd.ModelDrafter(draft)), (target, sd.PromptLookupDrafter()), (deep, head)]
+    for target, drafter in pairs:
         made = sd.speculative(target, drafter, tiny.PROMPT, k=k, **common)
         found = agreement(target, drafter, [*tiny.PROMPT, *made.tokens], len(tiny.PROMPT), common["sampling"], 5)
         (account,) = replay(found.chances, k)
@@ -460,3 +467,15 @@ def test_only_the_recommended_k_is_decoded_speculatively(monkeypatch: pytest.Mon
     assert {k for what, k in order[:first] if what == "run"} == {0}
     assert ("run", found.measured.k) in order[first:]
     assert found.measured.k == found.forecast.best.k
+
+
+def test_a_head_is_examined() -> None:
+    """All of it: agreement, costs, the run by the clock, whose tokens a round are as predicted."""
+    target = sd.TransformersModel(tiny.llama(layers=3), engine="lean")
+    drafter = sd.EagleDrafter(head_for(target, list(range(tiny.VOCAB))))
+    found = doctor.diagnose(target, drafter, [tiny.PROMPT], DoctorSettings(k_max=3, max_new_tokens=24, repeats=1))
+    said = found.forecast.outlooks[found.measured.k]
+    assert said.tokens_per_round.value == pytest.approx(found.measured.tokens_per_round, rel=0.02)
+    assert found.overlap is not None
+    with pytest.raises(ValueError, match="a prompt needs two tokens"):
+        agreement(target, drafter, [5, 1, 7], 1, sd.Sampling(), 2)

@@ -13,14 +13,19 @@ from tiny import PROMPT, VOCAB, llama, table_pair, tokenizer
 from torch import Tensor
 
 import specdec_lite as sd
+from specdec_lite.draft import observed
 from specdec_lite.drafters import eagle
 from specdec_lite.drafters.eagle import EagleDrafter, EagleSession
 from specdec_lite.drafters.eagle_head import EagleHead, head_config
 from specdec_lite.engines.engine import Span
+from specdec_lite.models import prefill
+from specdec_lite.randomness import SeededStreams
+from specdec_lite.sampling.distributions import Sampler
+from specdec_lite.sampling.processors import Processors
 from specdec_lite.theory.exact import largest_difference, sequence_distribution, target_distribution
 from specdec_lite.trace import Round
 from specdec_lite.training.conversations import KINDS, TEMPLATES, Conversation, pack, read, write
-from specdec_lite.training.eagle import Teacher, head_start, unroll
+from specdec_lite.training.eagle import Teacher, head_start
 from specdec_lite.training.passages import Passages, frequent
 from specdec_lite.training.trainer import Plan, train
 
@@ -86,7 +91,7 @@ def trained_on(model: sd.TransformersModel, head: EagleHead, each: Round, texts:
     given = torch.cat([hidden[i] for i in head.states], -1)
     words = model.module.get_input_embeddings().weight[ids]
     logits = torch.full((len(each.drafted), model.vocab_size), -torch.inf, dtype=torch.float64)
-    for step, state in enumerate(unroll(head, given, words, len(each.drafted))):
+    for step, state in enumerate(head.unroll(given, words, len(each.drafted))):
         logits[step, head.token_ids] = head.lm_head(head.norm(state[0, each.position - 2]))
     return logits.softmax(-1)
 
@@ -164,6 +169,32 @@ def test_greedy_texts_are_the_targets_own() -> None:
         assert (
             sd.speculative(model, drafter, prompt, k=5, **how).tokens == sd.autoregressive(model, prompt, **how).tokens
         )
+
+
+def test_a_prompt_may_be_one_token() -> None:
+    model = target()
+    drafter, how = EagleDrafter(head_for(model, SOME)), dict(max_new_tokens=12, sampling=GREEDY)
+    for prompts in ([[5]], [[5], PROMPT], [PROMPT, [5]]):
+        made = sd.speculative(model, drafter, prompts, k=3, **how)
+        assert made.tokens == sd.autoregressive(model, prompts, **how).tokens
+        assert any(each.drafted for each in made.trace.rounds if len(prompts[each.row]) == 1)
+
+
+def test_the_same_text_can_be_drafted_for_again() -> None:
+    """As the doctor does, to time a round: the last place is read once more."""
+    model = target()
+    drafter, sampler, draws = (
+        EagleDrafter(head_for(model, SOME)),
+        Sampler(GREEDY, Processors([[]])),
+        SeededStreams([0], 3, model.device),
+    )
+    with torch.inference_mode():
+        cache = model.new_cache(1, 40)
+        session = drafter.open([PROMPT], model, cache)
+        prefill(observed(model, session), cache, [PROMPT])
+        first, again = (session.propose([PROMPT], 3, sampler, draws).tokens.tolist() for _ in range(2))
+    assert first == again
+    assert session.cache.lengths == [len(PROMPT) - 1]
 
 
 def test_a_text_may_fill_the_context() -> None:

@@ -15,10 +15,13 @@ from torch import Tensor
 from ..acceptance import overlap
 from ..decoding import start
 from ..draft import Drafter
+from ..drafters.eagle import EagleDrafter
 from ..drafters.prompt_lookup import PromptLookupDrafter
+from ..engines.engine import Span
 from ..loop import Run
 from ..models import LanguageModel
-from ..sampling.distributions import Sampling
+from ..sampling.distributions import Sampler, Sampling
+from ..sampling.processors import Processors
 from ..stopping import Stop
 from ..theory.replay import running
 from .synthetic import SyntheticDrafter
@@ -41,9 +44,12 @@ def agreement(
     """Compare drafter and target along text[prompt:], for drafts of up to k tokens.
 
     A drafter that looks its guesses up is asked for all k at once, since it goes on from where it
-    found them; any other for one at each place. Where acceptance is synthetic, it is what was set.
+    found them; a head is unrolled along the text; any other is asked for one at each place. Where acceptance is
+    synthetic, it is what was set.
     Errors as for `speculative`.
     """
+    if isinstance(drafter, EagleDrafter):
+        return _head_agreement(target, drafter, text, prompt, sampling, k)
     if isinstance(drafter, SyntheticDrafter):
         set_to = [drafter.rule.agreement] * (len(text) - prompt)
         return Agreement(running(set_to, k), list(set_to))
@@ -73,6 +79,34 @@ def agreement(
                 chances.append([_kept(here, p_draft, new[place])])
     if not chain:
         chances = running([each[0] for each in chances], k)
+    return Agreement(chances, shared)
+
+
+def _head_agreement(
+    target: LanguageModel, drafter: EagleDrafter, text: Sequence[int], prompt: int, sampling: Sampling, k: int
+) -> Agreement:
+    """For a head, whose later tokens depend on its own earlier states: k tokens from every place, along the text."""
+    if prompt < 2:
+        raise ValueError(f"a head reads places that a token follows: a prompt needs two tokens, got {prompt}")
+    head, sampler = drafter.head, Sampler(sampling, Processors([[]]))
+    ids = torch.tensor([list(text)], device=target.device)  # [1, n]
+    made = target.forward_span(ids, target.new_cache(1, len(text)), Span(0, target.layers, head.states))
+    given = torch.cat([made.hidden[i] for i in head.states], -1).to(head.fc.weight.dtype)
+    words = target.module.get_input_embeddings().weight[ids].to(given.dtype)
+
+    def probabilities(logits: Tensor) -> Tensor:
+        return sampler.probabilities(logits, [list(text)], ids[:, :0])[0]  # [places, vocab]
+
+    p_target, written = probabilities(made.logits[:, prompt - 1 : -1]), ids[0, prompt:]  # of every place
+    chances: list[list[float]] = [[] for _ in written]
+    for step, state in enumerate(head.unroll(given, words, min(k, len(written)))):
+        begun = len(written) - step  # drafts that have a token `step` in the text: one from each of the first places
+        logits = drafter.runner.logits(state[:, prompt - 2 : prompt - 2 + begun], target.vocab_size)
+        p_draft, here = probabilities(logits), p_target[step:]  # [begun, vocab]
+        if step == 0:
+            shared = torch.minimum(here, p_draft).sum(-1).clamp_max(1.0).tolist()
+        for place in range(begun):
+            chances[place].append(_kept(here[place], p_draft[place], int(written[place + step])))
     return Agreement(chances, shared)
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 from ..draft import Drafter
 from ..drafters import drafter_named
+from ..drafters.eagle import EagleDrafter
 from ..drafters.prompt_lookup import PromptLookupDrafter
 from ..loading.pair import Pair
 from ..loading.random_weights import is_random
 from ..theory.cost_model import Interval
 from .console import Ink, percent, table
+from .demo import LOOKS_UP
 from .diagnosis import Diagnosis, DoctorSettings, diagnose, remedy, verdict
 from .machine import environment
 from .phases import PARTS
@@ -41,7 +43,7 @@ def check_agreement(sources: Sequence[str | None], agreement: float | None) -> N
 
 def drafter(pair: Pair, kind: str, agreement: float | None) -> Drafter:
     """What `--drafter` and `--agreement` say."""
-    return drafter_named(kind, pair.draft) if agreement is None else SyntheticDrafter(pair.draft, agreement)
+    return drafter_named(kind, pair.draft, pair.head) if agreement is None else SyntheticDrafter(pair.draft, agreement)
 
 
 def run(
@@ -71,7 +73,8 @@ def introduce(ink: Ink, pair: Pair, drafter: Drafter, settings: DoctorSettings, 
     for line in table(rows):
         ink.line(line)
     if len(models) == 1:
-        ink.line("  drafter  looks its guesses up in the text itself")
+        about = "is a head that reads the target" if isinstance(drafter, EagleDrafter) else LOOKS_UP
+        ink.line(f"  drafter  {about}")
     ink.paragraph("", environment(), "note")
     how = "greedy" if settings.sampling.greedy else f"temperature {settings.temperature:g}, seed {settings.seed}"
     lengths = sorted({len(each) for each in prompts})

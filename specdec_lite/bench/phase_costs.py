@@ -95,7 +95,12 @@ def _judge(run: Run, seen: list[list[int]], draft: Draft, logits: Tensor) -> Out
 
 
 def _catch_up(run: Run, texts: Sequence[list[int]], cut: int) -> float:
-    """A proposal after full acceptance against one after a rejection, both of one token."""
+    """A proposal after full acceptance against one after a rejection, both of one token.
+
+    Nothing for a head, which reads all new places at once, few or many.
+    """
+    if getattr(run.session, "states", ()):
+        return 0.0
     seconds, wait = [], idle(run.target.device)  # nothing here is brought to the host, which would wait
     for behind in (1, 2):  # a drafter that proposed one token has fed none of what comes after it
         run.randomness.begin_round()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..decoding import start
 from ..draft import Draft, Drafter
+from ..engines.engine import Layers, Span
 from ..kv_cache import KVCache
 from ..models import LanguageModel
 from ..randomness import AcceptedLength, Randomness, SeededStreams
@@ -118,6 +119,15 @@ class Model:
         self.phases.end("verify")
         return logits
 
+    def forward_span(self, x: Tensor, cache: Any, span: Span, last_only: bool = False) -> Layers:
+        """All layers are the verification of a drafter that reads the states; some are an early exit's draft."""
+        if (span.start, span.stop) != (0, self.model.layers):
+            return self.model.forward_span(x, cache, span, last_only)
+        self.phases.end("rest")
+        made = self.model.forward_span(x, cache, span, last_only)
+        self.phases.end("verify")
+        return made
+
 
 class Opener:
     """A drafter and its session in one."""
@@ -129,6 +139,13 @@ class Opener:
         self.session = self.drafter.open(texts, target, cache)
         self.max_draft_tokens = self.session.max_draft_tokens
         return self
+
+    @property
+    def states(self) -> tuple[int, ...]:
+        return getattr(self.session, "states", ())
+
+    def observe(self, hidden: Any) -> None:
+        self.session.observe(hidden)
 
     def propose(self, texts: Any, k: int, sampler: Any, randomness: Any) -> Draft:
         self.phases.end("rest")

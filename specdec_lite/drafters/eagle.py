@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn.functional import embedding
 from torch.nn.utils.rnn import pad_sequence
 
-from ..draft import Draft, Texts, left_in_context
+from ..draft import Draft, HasLayers, Texts, left_in_context
 from ..engines.attention import for_groups
 from ..engines.cpu_kernels import product
 from ..engines.lean import Layer, Norm, RotaryTable
 from ..kv_cache import KVCache
 from ..messages import shown
-from ..models import CHUNK, LanguageModel, TransformersModel
+from ..models import CHUNK, LanguageModel
 from ..randomness import Randomness
 from ..sampling.distributions import Sampler
 from ..transfer import send
@@ -50,7 +50,7 @@ class EagleDrafter:
         self.head, self.runner = head, HeadRunner(head)
 
     def open(self, texts: Texts, target: LanguageModel, cache: KVCache) -> EagleSession:
-        if not isinstance(target, TransformersModel):
+        if not isinstance(target, HasLayers) or not hasattr(target, "module"):
             raise TypeError(f"EagleDrafter needs a TransformersModel as target, got {shown(target)}")
         config, runner = self.head.config, self.runner
         words = target.module.get_input_embeddings().weight.detach()
@@ -116,14 +116,13 @@ class EagleSession:
     it holds every place but those of the round's new tokens, whose states came with the verification.
     """
 
-    def __init__(
-        self, runner: HeadRunner, words: Tensor, texts: Texts, target: TransformersModel, cache: KVCache
-    ) -> None:
+    def __init__(self, runner: HeadRunner, words: Tensor, texts: Texts, target: LanguageModel, cache: KVCache) -> None:
         self.runner, self.words, self.target, self.target_cache = runner, words, target, cache
         self.cache = KVCache(len(texts), cache.capacity, target.device)
         self.read = [0] * len(texts)  # places of each text that the head has read
         width = len(runner.states) * words.shape[1]
         self.unread = [words.new_empty(0, width) for _ in texts]  # the target's states at the places that follow
+        self.last = list(self.unread)  # and at the last place that was read
 
     @property
     def states(self) -> tuple[int, ...]:
@@ -138,7 +137,7 @@ class EagleSession:
             self.unread[row] = torch.cat([self.unread[row][:begin], joined[row]])
 
     def max_draft_tokens(self, length: int) -> int:
-        return left_in_context(self.target.context, length)
+        return left_in_context(self.target.context, length) if length > 1 else 0  # a place needs a token that follows
 
     def propose(self, texts: Texts, k: int, sampler: Sampler, randomness: Randomness) -> Draft:
         state = self._catch_up(texts)  # [batch, 1, width], at the last place whose next token is known
@@ -157,8 +156,13 @@ class EagleSession:
         """Read the places that are new, and return the state at each row's last one. -> [batch, 1, width]"""
         places = [len(text) - 1 - read for text, read in zip(texts, self.read, strict=True)]
         states = [unread[:n] for unread, n in zip(self.unread, places, strict=True)]
-        following = [list(text[len(text) - n :]) for text, n in zip(texts, places, strict=True)]
-        longest = max(places)
+        if min(places) == 0:  # a text that did not grow: its last place is read again
+            states = [state if len(state) else last for state, last in zip(states, self.last, strict=True)]
+            again = [n == 0 and len(last) > 0 for n, last in zip(places, self.last, strict=True)]
+            self.cache.rewind(list(map(int, again)))
+        following = [list(text[len(text) - len(state) :]) for text, state in zip(texts, states, strict=True)]
+        counts = [len(state) for state in states]
+        longest = max(counts)
         rows = [each + [0] * (longest - len(each)) for each in following]
         tokens = send(rows, self.target.device)  # [batch, longest]
         given = pad_sequence(states, batch_first=True).to(self.runner.dtype)  # [batch, longest, states * width]
@@ -166,11 +170,12 @@ class EagleSession:
             self.runner(self.runner.fc(state), embedding(token, self.words).to(self.runner.dtype), self.cache)
             for state, token in zip(given.split(CHUNK, 1), tokens.split(CHUNK, 1), strict=True)
         ]
-        self.cache.rewind([longest - n for n in places])
+        self.cache.rewind([longest - n for n in counts])
+        self.last = [state[-1:] for state in states]
         self.unread = [unread[n:] for unread, n in zip(self.unread, places, strict=True)]
         self.read = [len(text) - 1 for text in texts]
         made = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return last_of(made, places)
+        return last_of(made, counts)
 
 
 def last_of(states: Tensor, counts: Sequence[int]) -> Tensor:

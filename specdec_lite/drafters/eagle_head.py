@@ -8,12 +8,13 @@ Li et al. 2025, arXiv:2503.01840. Files hold what vLLM and SGLang load as `Llama
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig
@@ -66,6 +67,43 @@ class EagleHead(nn.Module):
         self.d2t.copy_(token_ids - torch.arange(len(token_ids), device=token_ids.device))
         self.t2d.zero_()[token_ids] = True
 
+    def unroll(self, given: Tensor, words: Tensor, steps: int) -> Iterator[Tensor]:
+        """Its states, step after step, at all places of a text and without a cache: what `EagleDrafter` computes.
+
+        Step s at place i has read the target's states up to i and the tokens up to i + 1 + s, the last s as drafts. It
+        attends to the first steps of the places up to i, and to its own earlier ones. given [rows, n, states * width],
+        words [rows, n, width], the embeddings of the text -> [rows, n, width] each
+        """
+        layer, attention, n = self.midlayer, self.midlayer.self_attn, given.shape[1]
+        state = self.fc(given)
+        cos, sin = self.rotary(state, position_ids=torch.arange(n + steps, device=given.device).unsqueeze(0))
+        keys, values = [], []  # of each step [rows, heads, n, head_dim]
+        hidden = torch.ones(n, n, dtype=torch.bool, device=given.device).triu(1)
+        group = self.config.num_attention_heads // self.config.num_key_value_heads
+        for step in range(steps):
+            word = pad(words[:, 1 + step :], (0, 0, 0, min(n, 1 + step)))  # [rows, n, width], of the token after
+            seen = torch.cat([layer.input_layernorm(word), layer.hidden_norm(state)], -1)
+            q, k, v = (
+                project(seen).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+                for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            turn = cos[:, step : step + n].unsqueeze(1), sin[:, step : step + n].unsqueeze(1)
+            q, k = rotated(q, *turn), rotated(k, *turn)
+            keys.append(k.repeat_interleave(group, 1))
+            values.append(v.repeat_interleave(group, 1))
+            if step == 0:
+                made = scaled_dot_product_attention(q, keys[0], values[0], is_causal=True, scale=attention.scaling)
+            else:
+                scores = (q @ keys[0].mT).masked_fill(hidden, -torch.inf)  # [rows, heads, n, n]
+                own = torch.stack([(q * key).sum(-1) for key in keys[1:]], -1)  # [rows, heads, n, step]
+                weights = (torch.cat([scores, own], -1) * attention.scaling).softmax(-1).to(v.dtype)
+                made = weights[..., :n] @ values[0]
+                for i, value in enumerate(values[1:]):
+                    made = made + weights[..., n + i : n + i + 1] * value
+            state = state + attention.o_proj(made.transpose(1, 2).flatten(2))
+            state = state + layer.mlp(layer.post_attention_layernorm(state))
+            yield state
+
     def save(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write config.json and model.safetensors."""
         from safetensors.torch import save_file
@@ -109,6 +147,12 @@ class EagleHead(nn.Module):
         cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
         head.load_state_dict({name: cast[name] for name in head.state_dict()}, assign=True)
         return head.to(device).eval()
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions. x [rows, heads, n, head_dim]; cos and sin [1, 1, n, head_dim]"""
+    left, right = x.chunk(2, -1)
+    return x * cos + torch.cat([-right, left], -1) * sin
 
 
 def head_config(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, pad, scaled_dot_product_attention
+from torch.nn.functional import embedding
 from tqdm.auto import tqdm
 
 from ..drafters.eagle_head import EagleHead, head_config
@@ -37,50 +37,6 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-def unroll(head: EagleHead, given: Tensor, words: Tensor, steps: int) -> Iterator[Tensor]:
-    """The head's states, step after step, at all places of a text at once. -> [rows, n, width] each
-
-    Step s at place i has read the states of the target up to i and the tokens up to i + 1 + s, the last s as drafts:
-    it attends to the first steps of the places up to i, and to its own earlier ones. given [rows, n, states * width],
-    words [rows, n, width], the embeddings of the text.
-    """
-    layer, attention, n = head.midlayer, head.midlayer.self_attn, given.shape[1]
-    state = head.fc(given)
-    cos, sin = head.rotary(state, position_ids=torch.arange(n + steps, device=given.device).unsqueeze(0))
-    keys, values = [], []  # of each step [rows, heads, n, head_dim]
-    hidden = torch.ones(n, n, dtype=torch.bool, device=given.device).triu(1)
-    group = head.config.num_attention_heads // head.config.num_key_value_heads
-    for step in range(steps):
-        word = pad(words[:, 1 + step :], (0, 0, 0, min(n, 1 + step)))  # [rows, n, width], of the token after
-        seen = torch.cat([layer.input_layernorm(word), layer.hidden_norm(state)], -1)
-        q, k, v = (
-            project(seen).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-        )
-        turn = cos[:, step : step + n].unsqueeze(1), sin[:, step : step + n].unsqueeze(1)
-        q, k = rotated(q, *turn), rotated(k, *turn)
-        keys.append(k.repeat_interleave(group, 1))
-        values.append(v.repeat_interleave(group, 1))
-        if step == 0:
-            made = scaled_dot_product_attention(q, keys[0], values[0], is_causal=True, scale=attention.scaling)
-        else:
-            scores = (q @ keys[0].mT).masked_fill(hidden, -torch.inf)  # [rows, heads, n, n]
-            own = torch.stack([(q * key).sum(-1) for key in keys[1:]], -1)  # [rows, heads, n, step]
-            weights = (torch.cat([scores, own], -1) * attention.scaling).softmax(-1).to(v.dtype)
-            made = weights[..., :n] @ values[0]
-            for i, value in enumerate(values[1:]):
-                made = made + weights[..., n + i : n + i + 1] * value
-        state = state + attention.o_proj(made.transpose(1, 2).flatten(2))
-        state = state + layer.mlp(layer.post_attention_layernorm(state))
-        yield state
-
-
-def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions. x [rows, heads, n, head_dim]; cos and sin [1, 1, n, head_dim]"""
-    left, right = x.chunk(2, -1)
-    return x * cos + torch.cat([-right, left], -1) * sin
-
-
 class Teacher:
     """The target's part in training: its embedding, and its logits of the tokens that the head can propose."""
 
@@ -88,10 +44,10 @@ class Teacher:
         self.words = target.module.get_input_embeddings().weight.detach()
         self.unembedding = target.module.get_output_embeddings().weight.detach()[head.token_ids]
 
-    def pairs(self, head: nn.Module, batch: Batch, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def pairs(self, head: EagleHead, batch: Batch, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """For each step the logits of target and head, where it drafts a token of an answer. [places, vocab] both"""
         words = embedding(batch.tokens, self.words)
-        for step, state in enumerate(unroll(head, batch.given, words, steps)):
+        for step, state in enumerate(head.unroll(batch.given, words, steps)):
             ahead = 1 + step  # the target's place that predicts the same token
             learnt = batch.learnt[:, ahead:]
             mine = head.lm_head(head.norm(state[:, : state.shape[1] - ahead][learnt]))
