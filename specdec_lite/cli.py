@@ -173,7 +173,7 @@ def run_doctor(args: argparse.Namespace) -> None:
     check_picture(args.picture)
     if args.drafter not in (None, "model") and args.agreement is not None:
         raise ValueError(
-            f"--agreement sets how often a draft model's guesses are kept: leave out --drafter {args.drafter}"
+            f"--agreement sets how often a draft model's tokens are accepted: leave out --drafter {args.drafter}"
         )
     from .bench.doctor import DoctorSettings, check_agreement, drafter, run
 

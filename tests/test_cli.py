@@ -150,7 +150,7 @@ def test_a_pipe_gets_marks_but_no_escape_codes(demo: list[str], capsys: pytest.C
     assert all(kinds.values()), kinds
     assert text.count("▲") == kinds["corrected"]
     assert text.count("★") == kinds["bonus"]
-    for row in ("tokens a second", "tokens a round", "acceptance", "speed-up", "The cause. Judging 4 tokens costs"):
+    for row in ("tokens a second", "tokens a round", "acceptance", "speed-up", "The cause. Verifying 4 tokens costs"):
         assert row in out
     assert "Same text? Yes, all 40 tokens are identical." in " ".join(out.split())
 
@@ -194,10 +194,10 @@ def test_the_text_itself_can_draft(models: list[str], alone: bool, capsys: pytes
     argv = ["demo", *models[: 2 if alone else 4], "--drafter", "lookup", "--prompt", PROMPT * 2, "--repeats", "1"]
     assert main([*argv, "--max-new-tokens", "40"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "drafter looks its guesses up in the text itself" in out and "draft 2 layers" not in out
-    assert "up to 4 tokens are looked up in the text, the target judges them in one forward" in out
+    assert "drafter copies its draft tokens from the text itself" in out and "draft 2 layers" not in out
+    assert "up to 4 tokens are looked up in the text, the target verifies them in one forward" in out
     assert "Same text? Yes, all 40 tokens are identical." in out
-    assert "a round costs next to nothing for the guesses" in out
+    assert "a round costs next to nothing for drafting" in out
     assert main([*argv, "--max-new-tokens", "40", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert set(data["pair"]) == set(data["forward_seconds"]) == {"target"}

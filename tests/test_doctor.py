@@ -219,7 +219,7 @@ def planted_diagnosis(chance: float, costs: Costs, measured: float | None = None
     [
         (0.9, planted(draft=0.6), "draft", "a draft that takes half of it"),
         (0.5, planted(draft=0.02), "acceptance", "a draft that errs half as often"),
-        (0.9, planted(draft=0.01, verify=4.0), "verify", "judging up to 9 tokens costs 3.96 naive steps"),
+        (0.9, planted(draft=0.01, verify=4.0), "verify", "verifying up to 9 tokens costs 3.96 naive steps"),
         (0.9, planted(draft=0.01, sample=3.0), "other", "half of the sampling and book-keeping"),
     ],
 )
@@ -407,7 +407,7 @@ def test_a_target_alone_is_examined_with_its_own_text(folders: list[str], capsys
     at = folders.index("--draft")
     assert main(["doctor", *folders[:at], *folders[at + 2 :], "--k-max", "2", "--drafter", "lookup"]) == 0
     out = capsys.readouterr().out
-    assert "looks its guesses up in the text itself" in out and "draft  " not in out.split("Now")[0]
+    assert "copies its draft tokens from the text itself" in out and "draft  " not in out.split("Now")[0]
 
 
 def test_the_picture_tells_the_two_sides_apart_without_colour() -> None:

@@ -129,7 +129,7 @@ def test_the_doctor_asks_for_an_agreement(extra: list[str], toys: None, capsys: 
 
 def test_with_an_agreement_the_doctor_says_synthetic(toys: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", *PAIR, *SHORT, "--k-max", "3", "--agreement", "0.7"]) == 0
-    assert "synthetic acceptance: every guess is kept with chance 0.70" in capsys.readouterr().out
+    assert "synthetic acceptance: every draft token is accepted with chance 0.70" in capsys.readouterr().out
 
 
 def test_a_bench_says_that_the_weights_are_random(toys: None, capsys: pytest.CaptureFixture[str]) -> None:

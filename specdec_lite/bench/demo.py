@@ -16,7 +16,7 @@ from .console import Ink, TokenWriter, percent, table
 from .machine import environment
 from .race import Race, RaceSettings, account, cause, models_of, prompt_of, race, race_report, rounds_of
 
-LOOKS_UP = "looks its guesses up in the text itself"
+LOOKS_UP = "copies its draft tokens from the text itself"
 ABOUT = {"exit": "takes half of the target's layers", "head": "is a head that reads the target's hidden states"}
 SHOWN = ("accepted", "corrected", "bonus")
 
@@ -37,14 +37,14 @@ def run(pair: Pair, settings: RaceSettings, pocket: bool, as_json: bool) -> None
     ink.line(ink("Naive decoding", "title") + ": the target writes alone, one token a forward")
     ink.line()
     show(ink, pair, settings, naive)
-    guesses = "1 token" if settings.k == 1 else f"{'up to ' * lookup}{settings.k} tokens"
+    count = "1 token" if settings.k == 1 else f"{'up to ' * lookup}{settings.k} tokens"
     who = {
-        "model": f"the draft guesses {guesses}",
-        "lookup": f"{guesses} are looked up in the text",
-        "exit": f"the target's first layers guess {guesses}",
-        "head": f"the head guesses {guesses}",
+        "model": f"the draft model proposes {count}",
+        "lookup": f"{count} are looked up in the text",
+        "exit": f"the target's first layers propose {count}",
+        "head": f"the head proposes {count}",
     }[settings.drafter]
-    ink.line(ink("Speculative decoding", "title") + f": {who}, the target judges them in one forward")
+    ink.line(ink("Speculative decoding", "title") + f": {who}, the target verifies them in one forward")
     ink.line()
     legend(ink)
     ink.line()
@@ -89,7 +89,7 @@ def show(ink: Ink, pair: Pair, settings: RaceSettings, rounds: Iterable[Round]) 
     line = f"  {forwards} forwards of the target gave {kinds.total()} tokens{ends}"
     if set(kinds) - {"sampled"}:  # something was drafted
         names = {kind: kind for kind in SHOWN} | {
-            "sampled": "with nothing drafted" if settings.drafter == "lookup" else "with no room left for a guess"
+            "sampled": "with nothing drafted" if settings.drafter == "lookup" else "with no room left to draft"
         }
         line += ": " + ", ".join(f"{kinds[kind]} {name}" for kind, name in names.items() if kinds[kind])
     ink.line(line)
@@ -112,7 +112,7 @@ def conclude(ink: Ink, result: Race, pair: Pair, pocket: bool) -> None:
         "",
         f"{len(result.fast.tokens)} tokens, {'median of ' if several else ''}{settings.repeats} turn{'s' * several}",
         "a round runs the target once",
-        "of the guesses that the target judged",
+        "of the draft tokens that were verified",
         f"median over the turns; half of them lie in {gain.low:.2f} to {gain.high:.2f}" if several else "",
     ]
     for i, (line, note) in enumerate(zip(table(rows), notes, strict=True)):

@@ -198,7 +198,7 @@ def remedy(found: Diagnosis) -> str:
     elif lever == "verify":
         steps = best.round["verify"] / sum(found.forecast.naive.values())
         text = (
-            f"Verification binds: judging up to {best.k + 1} tokens costs {steps:.2f} naive steps; at half of what "
+            f"Verification binds: verifying up to {best.k + 1} tokens costs {steps:.2f} naive steps; at half of what "
             f"that is above one it would give {gain}. Products whose time is flat in a few rows, or a smaller batch, "
             "do that."
         )

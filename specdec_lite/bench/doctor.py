@@ -37,7 +37,7 @@ def check_agreement(sources: Sequence[str | None], agreement: float | None) -> N
     if made_up and agreement is None:
         raise ValueError(
             f"{made_up} has random weights: its text means nothing and how often a draft agrees with it neither, "
-            "so say with --agreement how often a guess is to be kept"
+            "so say with --agreement how often a draft token is to be accepted"
         )
 
 
@@ -93,7 +93,9 @@ def show(ink: Ink, found: Diagnosis, synthetic: bool = False) -> None:
         f"a step takes {1000 * sum(naive.values()):.2f} ms"
     )
     if synthetic:
-        ink.line(f"  {LABEL}: every guess is kept with chance {found.overlap.value:.2f}, whatever the models think")
+        ink.line(
+            f"  {LABEL}: every draft token is accepted with chance {found.overlap.value:.2f}, whatever the models think"
+        )
     elif found.overlap:
         places = sum(each is not None for text in found.agreements for each in text.overlap)
         ink.line(
@@ -106,7 +108,7 @@ def show(ink: Ink, found: Diagnosis, synthetic: bool = False) -> None:
     judged = ""
     if known := made.acceptance:
         judged = (
-            f" Of the guesses judged {percent(known.value)} were accepted ({percent(known.low)} to "
+            f" Of the draft tokens verified {percent(known.value)} were accepted ({percent(known.low)} to "
             f"{percent(known.high)}), {percent(said.acceptance.value)} predicted."
         )
     ink.paragraph(

@@ -124,10 +124,10 @@ def account(result: Race) -> str:
     k, brings = result.settings.k, result.fast.trace.tokens_per_round_with_bonus
     costs = k * result.draft_price + result.verify_price
     lookup = result.settings.drafter == "lookup"
-    guesses = "next to nothing" if lookup else f"{k} x {result.draft_price:.2f}"
+    drafting = "next to nothing" if lookup else f"{k} x {result.draft_price:.2f}"
     return (
-        f"Counted in naive steps (the target over 1 token), a round costs {guesses} for the guesses and "
-        f"{result.verify_price:.2f} for judging them (the target over {k + 1} tokens), about {costs:.1f} together, "
+        f"Counted in naive steps (the target over 1 token), a round costs {drafting} for drafting and "
+        f"{result.verify_price:.2f} for verifying them (the target over {k + 1} tokens), about {costs:.1f} together, "
         f"and brings {brings:.1f} tokens."
     )
 
@@ -135,10 +135,10 @@ def account(result: Race) -> str:
 def cause(result: Race, pair: Pair, pocket: bool) -> str:
     """One line on what a forward waits for, since that is what speculation shares among tokens."""
     fed = result.settings.k + 1
-    price = f"Judging {fed} tokens costs {result.verify_price:.2f} naive steps, not {fed}:"
+    price = f"Verifying {fed} tokens costs {result.verify_price:.2f} naive steps, not {fed}:"
     if result.verify_price > NOTHING_SHARED * fed:
         return (
-            f"Judging {fed} tokens costs {result.verify_price:.2f} naive steps: here a forward's time grows with its "
+            f"Verifying {fed} tokens costs {result.verify_price:.2f} naive steps: here a forward's time grows with its "
             "tokens, so that they share nothing, and speculation has nothing to gain from."
         )
     if pocket or pair.target.parameters < SMALL:
