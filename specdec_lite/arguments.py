@@ -188,6 +188,7 @@ def add_pair(command: argparse.ArgumentParser, pair: str = "pocket") -> None:
     add_pair_name(group, pair)
     group.add_argument("--target", metavar="MODEL", help="hub id, local folder or random:SHAPE, whose text is wanted")
     group.add_argument("--draft", metavar="MODEL", help="the same for the small model that drafts")
+    group.add_argument("--head", metavar="FOLDER", help="an EAGLE-3 head for the target, in place of a --draft")
     group.add_argument("--revision", metavar="REV", help="branch, tag or commit of the target on the hub")
     group.add_argument("--draft-revision", metavar="REV", help="the same for the draft")
     engines = ["auto", "eager", "lean", "graph"]

@@ -38,7 +38,8 @@ def load(args: argparse.Namespace) -> Pair:
     """
     import torch
 
-    if not name_target(args) and args.target and not args.draft and getattr(args, "drafter", None) in (None, "model"):
+    wants_model = getattr(args, "drafter", None) in (None, "model")
+    if not name_target(args) and args.target and not (args.draft or args.head) and wants_model:
         lookup = ", or --drafter lookup to draft from the text itself" if hasattr(args, "drafter") else ""
         raise ValueError(f"--target {args.target} needs a --draft to draft for it{lookup}")
     quiet()
@@ -48,7 +49,7 @@ def load(args: argparse.Namespace) -> Pair:
     from .loading.pair import load_pair
 
     pair = load_pair(
-        args.target, args.draft, revision=args.revision, draft_revision=args.draft_revision,
+        args.target, args.draft, head=args.head, revision=args.revision, draft_revision=args.draft_revision,
         device=args.device, dtype=args.dtype, engine=args.engine, bits=args.bits,
     )  # fmt: skip
     if getattr(args, "drafter", "") is None:

@@ -67,6 +67,10 @@ def test_a_head_that_is_shipped_drafts(cache: Path, tmp_path: Path, monkeypatch:
     assert pair.drafter is pair.drafter  # its weights are packed once
     assert "with a head" in repr(pair)
     assert len(sd.speculative(pair.target, pair.drafter, PROMPT, max_new_tokens=8).tokens) == 8
+    monkeypatch.setitem(NAMED, "smollm2", SMOLLM2)
+    assert isinstance(sd.load_pair("smollm2", head=tmp_path / "head").drafter, EagleDrafter)  # or one of the user's
+    with pytest.raises(ValueError, match="in place of a draft model"):
+        sd.load_pair("smollm2", cache / "smollm2", head=tmp_path / "head")
     draft = sd.load_pair("smollm2", cache / "smollm2")  # the user's own draft comes first
     assert isinstance(draft.drafter, sd.ModelDrafter)
 

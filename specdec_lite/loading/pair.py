@@ -76,6 +76,7 @@ def load_pair(
     target: Source | None = None,
     draft: Source | None = None,
     *,
+    head: str | Path | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     revision: str | None = None,
     draft_revision: str | None = None,
@@ -87,7 +88,7 @@ def load_pair(
 ) -> Pair:
     """Load a target and its draft; without arguments the pocket pair, which needs no download.
 
-    "smollm2" is SmolLM2-135M-Instruct, a real chat model, with a head to draft for it; it is fetched once (93 MB).
+    "smollm2" is SmolLM2-135M-Instruct, a real chat model, which is fetched once (93 MB).
     Any other target alone makes a pair without a draft, to be drafted for by `PromptLookupDrafter`.
 
     Only safetensors are read, and no code that a repository brings is run. Whatever transformers
@@ -96,6 +97,7 @@ def load_pair(
     Args:
         target, draft: each "smollm2", a hub id, a local folder, `random:` and the name of a shape
             (`random:Llama 8B`), or a transformers model object.
+        head: folder of an EAGLE-3 head that was trained for this target, in place of a draft (see `EagleDrafter`).
         tokenizer: what both use, when the target is a model object; otherwise it is loaded with the target.
         revision, draft_revision: branch, tag or commit of a hub id; default the repository's main branch.
         device: cpu, cuda, cuda:N or mps, where models given by name go; objects stay where they are.
@@ -112,8 +114,8 @@ def load_pair(
         probe: check a cached, a rewound, a ragged and a roomy forward against an uncached one.
 
     Raises:
-        ValueError: a draft without a target; a device, a dtype or a model is not to be had (says
-            why, and how to work offline); the tokenizers differ; or its configuration says, or the
+        ValueError: a draft without a target; a folder without a head; a device, a dtype or a model is not to be had
+            (says why, and how to work offline); the tokenizers differ; or its configuration says, or the
             probe found, why this model cannot be decoded with a cache.
 
     Example:
@@ -137,6 +139,10 @@ def load_pair(
             )
         target, draft = TARGET, DRAFT
     shipped = named(target)
+    if head is not None and draft is not None:
+        raise ValueError("a head drafts in place of a draft model: give one of them")
+    if head is None and draft is None and shipped and shipped.head.is_dir():
+        head = shipped.head
     sources = [_located(target, "target", revision)]
     if draft is not None:
         sources.append(_located(draft, "draft", draft_revision))
@@ -160,10 +166,8 @@ def load_pair(
     if probe:
         for model, role in zip(models, ("target", "draft"), strict=False):
             run_probe(model, role)
-    head = None
-    if shipped and draft is None and shipped.head.is_dir():
-        head = EagleHead.load(shipped.head, models[0].device, models[0].dtype)
-    return Pair(models[0], models[1] if len(models) > 1 else None, tokenizer, head)
+    loaded = None if head is None else EagleHead.load(head, models[0].device, models[0].dtype)
+    return Pair(models[0], models[1] if len(models) > 1 else None, tokenizer, loaded)
 
 
 def load_model(
