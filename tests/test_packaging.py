@@ -35,7 +35,7 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = [Requirement(each) for each in PROJECT["dependencies"]]
 REQUIREMENTS = CORE + [Requirement(each) for extra in EXTRAS.values() for each in extra]
-OPTIONAL = EXTRAS["browser"]  # not installed by `make test`
+OPTIONAL = EXTRAS["browser"] + EXTRAS["real"]  # not installed by `make test`
 MODULES = sorted((ROOT / "specdec_lite").rglob("*.py"))
 PYTHONS = [f"3.{minor}.0" for minor in range(30)]
 
