@@ -53,7 +53,7 @@ def load(args: argparse.Namespace) -> Pair:
         device=args.device, dtype=args.dtype, engine=args.engine, bits=args.bits,
     )  # fmt: skip
     if getattr(args, "drafter", "") is None:
-        args.drafter = "model" if pair.draft else "head" if pair.head else "lookup"
+        args.drafter = pair.drafters[0]
     return pair
 
 
@@ -117,7 +117,7 @@ def run_bench(args: argparse.Namespace) -> None:
     drafters = args.drafter
     del args.drafter  # what `load` knows is one drafter
     pair = load(args)
-    if getattr(pair.tokenizer, "chat_template", None):
+    if pair.chats:
         run_kinds(args, pair, drafters)
         return
     if drafters:
@@ -139,9 +139,8 @@ def run_kinds(args: argparse.Namespace, pair: Pair, drafters: Sequence[str] | No
     """`bench` of a chat model."""
     from .bench.kinds import KindsSettings, run
 
-    there = ["model"] * (pair.draft is not None) + ["head"] * (pair.head is not None) + ["lookup"]
     settings = KindsSettings(
-        drafters=drafters or there,
+        drafters=drafters or pair.drafters,
         ks=tuple(sorted(set(args.k or [1, 2, 3, 4, 6]))),
         temperatures=tuple(dict.fromkeys(args.temperatures or [0.0, 1.0])),
         per_kind=args.prompts,
@@ -156,7 +155,11 @@ def run_batches(args: argparse.Namespace) -> None:
     """`bench --batch`."""
     if args.only == "transformers" or len(set(args.temperatures or [0.0])) > 1:
         raise ValueError("--batch times this library alone, at one temperature: leave out --only, give one temperature")
+    if args.drafter:
+        raise ValueError("--batch times a draft model: leave out --drafter")
     pair = load(args)
+    if pair.draft is None:
+        raise ValueError("--batch times a draft model, and this pair has none: give a --draft")
     from .bench.batches import BatchSettings, run
 
     settings = BatchSettings(
@@ -183,6 +186,8 @@ def run_doctor(args: argparse.Namespace) -> None:
     names = ("k_max", "max_new_tokens", "temperature", "repeats", "seed")
     settings = DoctorSettings(**{name: getattr(args, name) for name in names})
     pair = load(args)
+    if args.agreement is not None and pair.draft is None:
+        raise ValueError("--agreement sets how often a draft model's tokens are accepted, and this pair has none")
     found = run(pair, drafter(pair, args.drafter, args.agreement), settings, args.prompts, args.json)
     if args.picture:
         from .viz.budget import budget_figure
@@ -210,6 +215,8 @@ def run_roofline(args: argparse.Namespace) -> None:
 def run_targets(args: argparse.Namespace) -> None:
     if args.bits:
         raise ValueError("targets are for weights as they are loaded: leave out --bits")
+    if args.head:
+        raise ValueError("targets are for a draft model: leave out --head")
     check_folder("--json", args.json)
     quiet()
     from .bench.targets import TargetsSettings, run

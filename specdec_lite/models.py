@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .engines import GraphEngine, build
 from .engines.architecture import reach, refusal, windows
 from .engines.engine import Layers, Masks, Span
-from .engines.quantised import QuantisedLinear
+from .engines.quantised import quantised_layers
 from .engines.snapshot import Snapshot, settings
 from .kv_cache import KVCache
 from .messages import shown
@@ -148,8 +148,8 @@ class TransformersModel:
     @property
     def parameters(self) -> int:
         """How many weights, tied ones counted once."""
-        quantised = [each for each in self.module.modules() if isinstance(each, QuantisedLinear)]
-        return sum(p.numel() for p in self.module.parameters()) + sum(each.count for each in quantised)
+        quantised = sum(layer.count for layer in quantised_layers(self.module))
+        return sum(p.numel() for p in self.module.parameters()) + quantised
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """Begin a text. Errors as for a new model."""

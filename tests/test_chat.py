@@ -71,7 +71,7 @@ def test_a_chat_needs_a_template() -> None:
 
 def test_figures_are_of_the_rounds() -> None:
     rounds = [Round(0, i, 5, [1], 1, 2, "bonus", [1, 2], None, {"draft": 0.1, "verify": 0.3}) for i in range(2)]
-    made = Answer(rounds, naive_step=0.3)
+    made = Answer(rounds=rounds, naive_step=0.3)
     assert made.rate == pytest.approx(4 / 0.8)
     assert made.speed_up == pytest.approx(1.5)
 
@@ -136,3 +136,21 @@ def test_a_conversation_that_is_full_says_how_to_go_on(
     told = capsys.readouterr().out
     assert "/new begins another conversation" in told
     assert told.count("tokens a round") == 2
+
+
+def test_an_answer_stopped_before_its_first_token_has_no_figures(
+    cache: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save(cache / "smollm2")
+    follow = Chat._follow
+
+    def interrupted(self: Chat, *arguments: object) -> object:
+        if self.answers:
+            raise KeyboardInterrupt
+        yield from follow(self, *arguments)
+
+    monkeypatch.setattr(Chat, "_follow", interrupted)
+    assert talk("abc\nde\n", monkeypatch) == 0
+    assert capsys.readouterr().out.count("tokens a round") == 1

@@ -176,3 +176,15 @@ def test_the_demo_asks_a_chat_model(cache: Path, capsys: pytest.CaptureFixture[s
     assert "there is no head for this target" in capsys.readouterr().err
     assert cli.main(["demo", "--pair", "smollm2", "--target", "other"]) == 2
     assert "--pair smollm2 names the models: leave out --target and --draft" in capsys.readouterr().err
+
+
+def test_what_needs_a_draft_model_says_so(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(cache / "smollm2")
+    for command, told in (
+        (["bench", "--batch", "1"], "--batch times a draft model, and this pair has none"),
+        (["bench", "--batch", "1", "--drafter", "lookup"], "--batch times a draft model: leave out --drafter"),
+        (["doctor", "--agreement", "0.8"], "and this pair has none"),
+        (["targets", "--head", "some"], "targets are for a draft model: leave out --head"),
+    ):
+        assert cli.main([*command, "--pair", "smollm2"]) == 2
+        assert told in capsys.readouterr().err

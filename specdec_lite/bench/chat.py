@@ -24,6 +24,7 @@ HELP = "Ctrl-C stops an answer, /new begins another conversation, Ctrl-D ends"
 class Answer:
     """What is known of one answer."""
 
+    question: str = ""
     rounds: list[Round] = field(default_factory=list)
     naive_step: float = float("nan")  # seconds of a naive step where it ended
 
@@ -65,7 +66,7 @@ class Chat:
         max_new_tokens: int = 512,
         seed: int = 0,
     ) -> None:
-        if getattr(pair.tokenizer, "chat_template", None) is None:
+        if not pair.chats:
             raise ValueError("a chat needs a tokenizer with a chat template: take --pair smollm2, or use the demo")
         self.pair, self.drafter, self.k, self.max_new_tokens, self.seed = pair, drafter, k, max_new_tokens, seed
         self.sampling = Sampling(temperature=0) if sampling is None else sampling
@@ -88,10 +89,9 @@ class Chat:
             self.pair.target, self.drafter, asked, k=self.k, sampling=self.sampling, seed=seed,
             max_new_tokens=self.max_new_tokens, trace="summary",
         )  # fmt: skip
-        return self._follow(asked, rounds)
+        return self._follow(Answer(question), asked, rounds)
 
-    def _follow(self, asked: list[dict[str, str]], rounds: Iterator[Round]) -> Iterator[Round]:
-        answer = Answer()
+    def _follow(self, answer: Answer, asked: list[dict[str, str]], rounds: Iterator[Round]) -> Iterator[Round]:
         try:
             for each in rounds:
                 answer.rounds.append(each)
@@ -177,7 +177,7 @@ def answer(ink: Ink, chat: Chat, question: str, show: bool) -> None:
     except ValueError as error:
         ink.paragraph("", f"{error}; /new begins another conversation")
         return
-    writer = TokenWriter(chat.pair.tokenizer, (), ink)
+    writer, before = TokenWriter(chat.pair.tokenizer, (), ink), len(chat.answers)
     stopped = False
     try:
         for each in rounds:
@@ -187,7 +187,7 @@ def answer(ink: Ink, chat: Chat, question: str, show: bool) -> None:
         rounds.close()
         stopped = True
     writer.close()
-    if not chat.messages:
+    if len(chat.answers) == before:  # stopped before its first token
         return
     made = chat.answers[-1]
     if not stopped:

@@ -88,16 +88,32 @@ def contest(
         for each in make(pair, settings.ks, settings.max_new_tokens, sampling)
     ]
 
+    return Contest(temperature, runners, time_runners(pair, runners, prompts, settings.repeats, progress))
+
+
+def time_runners(
+    pair: Pair,
+    runners: Sequence[Runner],
+    prompts: Sequence[list[int]],
+    repeats: int,
+    progress: Callable[[int, int], None],
+) -> Timings:
+    """Every runner on every prompt in turn, with a new seed each time.
+
+    Raises:
+        RuntimeError: they made different numbers of tokens.
+    """
+
     def as_call(runner: Runner) -> Callable[[int, int], int]:
         return lambda case, turn: len(runner.run(prompts[case], turn * len(prompts) + case))
 
     calls = {each.name: as_call(each) for each in runners}
     how = interleave_options(pair.target.device)
-    timings = interleave(calls, len(prompts), settings.repeats, warm_up=1, progress=progress, **how)
+    timings = interleave(calls, len(prompts), repeats, warm_up=1, progress=progress, **how)
     made = {name: timings.tokens_made(name) for name in calls}
     if len(set(made.values())) != 1:
         raise RuntimeError(f"runners made different numbers of tokens, so their times do not compare: {made}")
-    return Contest(temperature, runners, timings)
+    return timings
 
 
 def run(pair: Pair, settings: BenchSettings, json_file: str | None = None) -> None:

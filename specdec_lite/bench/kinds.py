@@ -1,4 +1,4 @@
-"""`specdec bench --kinds`: a chat model on questions of six kinds, since a mean over kinds hides the story.
+"""`specdec bench` of a chat model: questions of six kinds, since a mean over kinds hides the story.
 
 Greedy and sampled, naive decoding against every drafter at several K and against transformers, all in turn on the same
 prompts. Answers go on to the same number of tokens, so that all do the same work.
@@ -16,12 +16,12 @@ from typing import Any
 from ..loading.pair import Pair
 from ..prompts import to_token_ids
 from ..sampling.distributions import Sampling
-from .compare import progress_on
+from .compare import progress_on, time_runners
 from .console import Ink, table
 from .demo import describe
 from .machine import environment
 from .runners import Runner, own, theirs
-from .timing import Spread, Timings, interleave, interleave_options
+from .timing import Spread, Timings
 
 QUESTIONS: dict[str, list[str]] = json.loads(
     (Path(__file__).parents[1] / "smollm2" / "questions.json").read_text(encoding="utf-8")
@@ -88,12 +88,7 @@ def contest(pair: Pair, settings: KindsSettings, temperature: float, ink: Ink) -
             runners += mine[bool(runners) :]  # naive once
     if settings.only != "own":
         runners += theirs(pair, settings.ks, settings.max_new_tokens, sampling)
-    calls = {
-        each.name: lambda case, turn, each=each: len(each.run(prompts[case], turn * len(prompts) + case))
-        for each in runners
-    }
-    how = interleave_options(pair.target.device)
-    timings = interleave(calls, len(prompts), settings.repeats, warm_up=1, progress=progress_on(ink), **how)
+    timings = time_runners(pair, runners, prompts, settings.repeats, progress_on(ink))
     return KindsContest(temperature, kinds, runners, timings)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..engines.quantised import QuantisedLinear
+from ..engines.quantised import quantised_layers
 from ..loop import Run
 from ..models import LanguageModel, TransformersModel
 
@@ -80,8 +80,7 @@ def weight_bytes(model: LanguageModel | None) -> int:
     """Of a transformers model's parameters, tied ones once. A lean engine's packed copy comes on top, up to as much."""
     if not isinstance(model, TransformersModel):
         return 0
-    quantised = [each for each in model.module.modules() if isinstance(each, QuantisedLinear)]
-    stored = [tensor for each in quantised for tensor in each.buffers()]
+    stored = [tensor for layer in quantised_layers(model.module) for tensor in layer.buffers()]
     return sum(weight.nbytes for weight in (*model.module.parameters(), *stored))
 
 

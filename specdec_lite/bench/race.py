@@ -87,7 +87,7 @@ class Race:
 
 def prompt_of(pair: Pair, settings: RaceSettings) -> Prompt:
     """The prompt, to a chat model as a user's message."""
-    if getattr(pair.tokenizer, "chat_template", None) is None:
+    if not pair.chats:
         return BUILT_IN[0] if settings.prompt is None else settings.prompt
     return [{"role": "user", "content": QUESTION if settings.prompt is None else settings.prompt}]
 

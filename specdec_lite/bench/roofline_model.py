@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from ..engines.cpu_kernels import half
-from ..engines.quantised import QuantisedLinear
+from ..engines.quantised import quantised_layers
 from ..kv_cache import KVCache
 
 if TYPE_CHECKING:
@@ -148,9 +148,8 @@ def shape_of(model: TransformersModel) -> Shape:
     module, config = model.module, model.module.config.get_text_config()
     tables, experts = _tables(module), _experts(module)
     head = module.get_output_embeddings()
-    tied = (
-        {id(head.weight)} if isinstance(head, nn.Linear) else set()
-    )  # read whole by the head, whatever a lookup takes
+    # a plain head reads its weight whole, whatever a lookup takes
+    tied = {id(head.weight)} if isinstance(head, nn.Linear) else set()
     count = dict.fromkeys(("weights", "weight_bytes", "multiplied", "looked_up", "row_bytes"), 0)
     count |= dict.fromkeys(("expert_weights", "expert_bytes"), 0)
     packed = _packs(model)
@@ -166,11 +165,10 @@ def shape_of(model: TransformersModel) -> Shape:
             count["weights"] += weight.numel()
             count["weight_bytes"] += weight.numel() * size
             count["multiplied"] += weight.numel() if weight.ndim > 1 else 0
-    for part in module.modules():
-        if isinstance(part, QuantisedLinear):
-            count["weights"] += part.count
-            count["multiplied"] += part.count
-            count["weight_bytes"] += part.codes.nbytes + part.scales.nbytes
+    for layer in quantised_layers(module):
+        count["weights"] += layer.count
+        count["multiplied"] += layer.count
+        count["weight_bytes"] += layer.codes.nbytes + layer.scales.nbytes
     if count["weights"] + count["looked_up"] + count["expert_weights"] != model.parameters:
         raise RuntimeError(f"counted {count}, which is not the module's {model.parameters} parameters")
     number = _first(config, "num_local_experts", "num_experts", "n_routed_experts") if experts else 0

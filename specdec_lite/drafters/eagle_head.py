@@ -140,12 +140,14 @@ class EagleHead(nn.Module):
             raise ValueError(f"the head in {folder} lacks {len(missing)} weights, for instance {missing[0]}")
         device = torch.device(device)
         dtype = dtype or (torch.float32 if device.type == "cpu" else weights["fc.weight"].dtype)
-        for name in head.state_dict():  # not by head.to(dtype), which would round the rotary angles
-            wanted = weights[name].shape
-            if head.state_dict()[name].shape != wanted:
-                raise ValueError(f"the head in {folder} is not as its config.json says: {name} is {list(wanted)}")
-        cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
-        head.load_state_dict({name: cast[name] for name in head.state_dict()}, assign=True)
+        own = head.state_dict()
+        for name, value in own.items():
+            if value.shape != weights[name].shape:
+                found = list(weights[name].shape)
+                raise ValueError(f"the head in {folder} is not as its config.json says: {name} is {found}")
+        # not by head.to(dtype), which would round the rotary angles
+        cast = {name: weights[name].to(dtype) if own[name].is_floating_point() else weights[name] for name in own}
+        head.load_state_dict(cast, assign=True)
         return head.to(device).eval()
 
 

@@ -90,6 +90,11 @@ def in_4_bits(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return packed, torch.stack([scale, offset], -1).transpose(0, 1).contiguous()
 
 
+def quantised_layers(module: nn.Module) -> list[QuantisedLinear]:
+    """Those of a model; their weights are none of its parameters."""
+    return [part for part in module.modules() if isinstance(part, QuantisedLinear)]
+
+
 def quantise(module: nn.Module, bits: int) -> None:
     """Hold the weights of a model's linear layers in `bits`, in place; those of the output in 8 at least.
 

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from ..draft import Drafter
-from ..drafters.eagle import EagleDrafter
+from ..drafters import drafter_named
 from ..drafters.eagle_head import EagleHead
-from ..drafters.model import ModelDrafter
-from ..drafters.prompt_lookup import PromptLookupDrafter
 from ..engines.quantised import quantise
 from ..messages import shown
 from ..models import TransformersModel, check_module
@@ -54,9 +52,17 @@ class Pair:
     @cached_property
     def drafter(self) -> Drafter:
         """The best that there is for this pair: its draft model, its head, or else the text itself."""
-        if self.draft is not None:
-            return ModelDrafter(self.draft)
-        return PromptLookupDrafter() if self.head is None else EagleDrafter(self.head)
+        return drafter_named(self.drafters[0], self.draft, self.head)
+
+    @property
+    def drafters(self) -> list[str]:
+        """Names of what was loaded to draft for it, as `drafter_named` takes them, the best first; lookup is last."""
+        return ["model"] * (self.draft is not None) + ["head"] * (self.head is not None) + ["lookup"]
+
+    @property
+    def chats(self) -> bool:
+        """Whether its tokenizer has a chat template."""
+        return getattr(self.tokenizer, "chat_template", None) is not None
 
     @property
     def models(self) -> dict[str, TransformersModel]:

@@ -1,6 +1,6 @@
 """Conversations that a chat model has with itself, for its drafts to learn from.
 
-Half of the questions are the model's own: after the bare header of a user's turn it writes what a
+Nearly half of the questions are the model's own: after the bare header of a user's turn it writes what a
 user would (Magpie, Xu et al. 2024, arXiv:2406.08464). The others are filled templates of six kinds,
 whose passages are partly earlier answers. The answers are the model's, greedy and at temperature 1.
 `python -m specdec_lite.training.conversations --out FOLDER`, again to go on. What SmolLM2 wrote in 75

@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=PLAN.tokens, help="to train on, repeats counted")
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after so many, if nothing else ends it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="the loss, which halves the time; needs a C++ compiler")
+    parser.add_argument("--compile", action="store_true", help="the loss; needs a C++ compiler")
     parser.add_argument("--muon-lr", type=float, default=PLAN.muon_lr, help=f"default: {PLAN.muon_lr}")
     args = parser.parse_args(argv)
     from ..loading.pair import load_model

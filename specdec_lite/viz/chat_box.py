@@ -6,11 +6,11 @@ import time
 from html import escape
 from typing import Any
 
-from ..bench.chat import Chat, figures
+from ..bench.chat import Answer, Chat, figures
 from ..draft import Drafter
 from ..loading.pair import Pair
 from ..sampling.distributions import Sampling
-from ..trace import Round, Trace
+from ..trace import Trace
 from .explorer import MISSING, STYLE, WIDGET, live_possible
 from .tokens import tokens_html
 
@@ -36,7 +36,6 @@ class ChatBox:
         self.drafter = pair.drafter if drafter is None else drafter
         self.chat = Chat(pair, self.drafter, k, Sampling(temperature=0), max_new_tokens)
         self.speculative = True
-        self.asked: list[str] = []
         self.live: Any = None
         if live_possible():
             self._open()
@@ -75,23 +74,27 @@ class ChatBox:
         """
         self.chat.k, self.chat.drafter = k or self.chat.k, self.drafter if speculative else None
         rounds, shown = self.chat.ask(question), time.monotonic()
-        self.asked.append(question)
-        made: list[Round] = []
+        growing = Answer(question)
         for each in rounds:
-            made.append(each)
+            growing.rounds.append(each)
             if self.live is not None and time.monotonic() - shown > REDRAW:
-                self.words.value, shown = self.html(made), time.monotonic()
+                self.words.value, shown = self.html(growing), time.monotonic()
         self.chat.time_naive()
         if self.live is not None:
             self.words.value, self.readout.value = self.html(), self._readout()
 
-    def html(self, growing: list[Round] | None = None) -> str:
+    @property
+    def asked(self) -> list[str]:
+        """The questions that were answered."""
+        return [each.question for each in self.chat.answers]
+
+    def html(self, growing: Answer | None = None) -> str:
         """The conversation, its answers token by token; `growing` is one that is not finished."""
-        answers = [each.rounds for each in self.chat.answers] + ([] if growing is None else [growing])
+        answers = self.chat.answers + ([] if growing is None else [growing])
         parts = []
-        for question, rounds in zip(self.asked, answers, strict=True):
-            parts.append(f'<div style="{STYLE}"><b>{escape(question)}</b></div>')
-            parts.append(tokens_html(Trace(rounds, self.chat.k), self._decode, legend=len(parts) == 1))
+        for each in answers:
+            parts.append(f'<div style="{STYLE}"><b>{escape(each.question)}</b></div>')
+            parts.append(tokens_html(Trace(each.rounds, self.chat.k), self._decode, legend=len(parts) == 1))
         return "".join(parts)
 
     def _decode(self, tokens: list[int]) -> str:
